@@ -1,0 +1,156 @@
+"""The command line: ``mingus-health``, the same as ``python -m service``."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from service import settings
+from service.health import Kind
+from service.settings import EX_CONFIG, Settings, SettingsError
+
+NO_POD = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    parser = argparse.ArgumentParser(prog="mingus-health", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="start the service")
+    serve.add_argument("gunicorn", nargs="*", metavar="-- GUNICORN OPTIONS", help="passed on")
+    serve.set_defaults(run=_serve)
+    check = commands.add_parser("check", help="answer a probe from the pod's shared state")
+    check.add_argument("--kind", choices=[kind.value for kind in Kind], default="readiness")
+    check.set_defaults(run=_check)
+    preflight = commands.add_parser("preflight", help="see whether the application can be imported")
+    preflight.add_argument("--approve", type=int, metavar="PID", help=argparse.SUPPRESS)
+    preflight.set_defaults(run=_preflight)
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except SettingsError as error:
+        return _say(str(error), EX_CONFIG)
+    return status
+
+
+def _say(line: str, status: int) -> int:
+    sys.stderr.write(f"mingus-health: {line}\n")
+    return status
+
+
+# -- serve
+
+
+def _serve(options: argparse.Namespace) -> int:
+    """Becomes gunicorn, once it is clear that it can start."""
+    given = settings.load()
+    if given.health_checks is not None:
+        _import_all(given, only_checks=True)
+    for variable in ("port", "health_port"):
+        why = _cannot_bind(given.bind_host, getattr(given, variable))
+        if why:
+            return _say(f"{variable.upper()} {getattr(given, variable)}: {why}", 1)
+    if sys.stderr.isatty():
+        _print_addresses(given)
+    command = [sys.executable, "-m", "gunicorn", "--config", str(_configuration())]
+    return _become([*command, *options.gunicorn])
+
+
+def _become(command: list[str]) -> NoReturn:
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+
+
+def _configuration() -> Path:
+    """gunicorn.conf.py, beside the package in a checkout and inside it when installed."""
+    package = Path(__file__).parent
+    inside = package / "gunicorn.conf.py"
+    return inside if inside.exists() else package.parent / "gunicorn.conf.py"
+
+
+def _cannot_bind(host: str, port: int) -> str | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return f"cannot listen there: {error.strerror or error}"
+    return None
+
+
+def _print_addresses(given: Settings) -> None:
+    web, health = f"http://localhost:{given.port}", f"http://localhost:{given.health_port}"
+    sys.stderr.write(
+        f"\n  {web}/health                              is the pod well?\n"
+        f"  {web}/api/system/health/detailed          everything there is to know\n"
+        f"  {web}/metrics                             for Prometheus\n"
+        f"  {health}/api/system/health/readiness         for probes; never starved by traffic\n\n"
+    )
+
+
+# -- check
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Answers from the scoreboard, without HTTP."""
+    from service import scoreboard
+
+    given = settings.load()
+    try:
+        board = scoreboard.find(given.directory)
+    except scoreboard.ScoreboardError as error:
+        return _say(str(error), NO_POD)
+    return int(not _passes(given, board, Kind(options.kind)))
+
+
+def _passes(given: Settings, board: Any, kind: Kind) -> bool:
+    from service import checks
+    from service.web.reader import Reader
+
+    reader = Reader(board, checks.definitions(given, redis=True), checks.limits(given))
+    pod = reader.pod()
+    verdicts = {
+        Kind.LIVENESS: pod.alive,
+        Kind.READINESS: pod.snapshot.ready,
+        Kind.STARTUP: pod.snapshot.started,
+    }
+    return verdicts[kind]
+
+
+# -- preflight
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    """Imports what a worker would import, within the time a worker may take to boot."""
+    given = settings.load()
+    signal.signal(signal.SIGALRM, _too_slow)
+    signal.setitimer(signal.ITIMER_REAL, given.health_boot_seconds)
+    try:
+        _import_all(given)
+    except SettingsError as error:
+        more = "; the reload is refused and the old workers go on" if options.approve else ""
+        return _say(f"{error}{more}", EX_CONFIG)
+    if options.approve:
+        from service.hooks import APPROVED
+
+        os.kill(options.approve, APPROVED)
+    return 0
+
+
+def _too_slow(_sig: int, _frame: Any) -> None:
+    raise SettingsError("the import takes longer than HEALTH_BOOT_SECONDS")
+
+
+def _import_all(given: Settings, *, only_checks: bool = False) -> None:
+    from service import checks
+
+    if given.app_module is not None and not only_checks:
+        checks.imported(given.app_module, "APP_MODULE")
+    checks.registered(given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""The composition root: builds what each process of the pod serves.
+
+Under our gunicorn hooks a web worker gets ``web`` and the health worker ``health``. Any other
+server, or ``flask run``, calls ``create_app``: one process that is both.
+"""
+
+import atexit
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+
+from service import assembly, checks, pools
+from service.duties import WatchDuties
+from service.embedded import EmbeddedRedis, installed
+from service.health import Phase, Role
+from service.log import configure
+from service.metrics import Instruments, MultiprocessReader, take_slot
+from service.monitor import Monitor
+from service.scoreboard import Scoreboard, Slot
+from service.settings import Settings, load_or_exit
+from service.web.answers import Answers
+from service.web.disclosure import Disclosure
+from service.web.families import EXTENSION, Health, report_errors
+from service.web.front import Front
+from service.web.payload import Payload
+from service.web.reader import Reader
+from service.web.root_health import index_bp, root_health_bp
+from service.web.system_health import system_health_bp
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+
+def web(settings: Settings, board: Scoreboard, slot: Slot) -> Front:
+    """What a web worker serves: the health routes beside the user's application.
+
+    Raises:
+        SettingsError: The application cannot be imported.
+    """
+    instruments = _instruments(settings)
+    if settings.app_module is not None:
+        application = checks.imported(settings.app_module, "APP_MODULE")
+    else:
+        application = None
+        if settings.database_url is not None:
+            _own_pool()
+    views = _views(settings, board)
+    front = _front(views, slot, instruments, lambda: _flask(views, Role.WEB).wsgi_app, application)
+    front.prepare()
+    return front
+
+
+def health(
+    settings: Settings,
+    board: Scoreboard,
+    slot: Slot,
+    *,
+    epoch: int,
+    generation: int,
+    patience: float,
+) -> tuple[Front, WatchDuties]:
+    """What the health worker serves, and what it does besides, the monitor already running.
+
+    Args:
+        settings: What the environment says.
+        board: The pod's scoreboard.
+        slot: The worker's own.
+        epoch: Rank of its publications.
+        generation: Number of the reload it was born in.
+        patience: Seconds it outlives its siblings at most.
+
+    Raises:
+        SettingsError: The application's own checks cannot be had.
+    """
+    instruments = _instruments(settings)
+    redis = _embedded(settings)
+    monitor = _monitor(settings, board, instruments, redis, epoch=epoch)
+    monitor.start()
+    duties = WatchDuties(board, slot, generation, monitor, redis, patience)
+    views = _views(settings, board)
+    front = _front(views, slot, instruments, lambda: _flask(views, Role.HEALTH).wsgi_app)
+    return front, duties
+
+
+def create_app() -> Flask:
+    """The whole service in this one process, for servers without our hooks."""
+    settings = load_or_exit()
+    configure(settings.log_level)
+    board = Scoreboard.create(None, slots=1)
+    board.expected = 1
+    slot = board.slot(0)
+    slot.assign(Role.WEB, generation=0, threads=settings.threads)
+    slot.occupy()
+    instruments = _instruments(settings)
+    redis = _embedded(settings)
+    application = (
+        checks.imported(settings.app_module, "APP_MODULE") if settings.app_module else None
+    )
+    views = _views(settings, board)
+    app = _flask(views, Role.WEB)
+    families = app.wsgi_app
+    app.wsgi_app = _front(views, slot, instruments, lambda: families, application)  # type: ignore[method-assign]
+    slot.enter(Phase.READY)
+    monitor = _monitor(
+        settings, board, instruments, redis, epoch=board.next_epoch(), beat=lambda: _stamp(slot)
+    )
+    monitor.start()
+    atexit.register(monitor.stop)
+    return app
+
+
+def _own_pool() -> None:
+    """The pool the service itself offers where there is no other application."""
+    global _pool  # noqa: PLW0603 - it lives as long as the process
+    _pool = pools.create_engine()
+
+
+_pool: Any = None
+
+
+def _stamp(slot: Slot) -> None:
+    slot.beat(0)
+    use = pools.figures()
+    if use is not None:
+        slot.pool = use
+
+
+def _instruments(settings: Settings) -> Instruments:
+    directory = settings.metrics_directory
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    take_slot(directory).use()
+    instruments = Instruments()
+    instruments.worker_started()
+    return instruments
+
+
+def _embedded(settings: Settings) -> EmbeddedRedis | None:
+    if not _has_embedded(settings):
+        return None
+    redis = EmbeddedRedis(settings.directory)
+    redis.ensure()
+    return redis
+
+
+def _has_embedded(settings: Settings) -> bool:
+    return settings.redis_address is None and settings.redis_embedded == "auto" and installed()
+
+
+def _monitor(
+    settings: Settings,
+    board: Scoreboard,
+    instruments: Instruments,
+    redis: EmbeddedRedis | None,
+    **more: Any,
+) -> Monitor:
+    url = settings.redis_address or (redis.url if redis else None)
+    probes = assembly.probes(settings, board, url)
+    instruments.declare(probes)
+    return Monitor(probes, board, recorder=instruments, **more)
+
+
+def _views(settings: Settings, board: Scoreboard) -> Health:
+    has_redis = settings.redis_address is not None or _has_embedded(settings)
+    reader = Reader(board, checks.definitions(settings, redis=has_redis), checks.limits(settings))
+    payload = Payload(
+        settings.app_name, settings.app_version, settings.app_env, debug=settings.flask_debug
+    )
+    disclosure = Disclosure(
+        settings.health_trusted_networks,
+        settings.health_trusted_proxies,
+        settings.health_trusted_hosts,
+        [token.get_secret_value() for token in settings.health_details_token],
+    )
+    return Health(
+        Answers(reader, payload),
+        disclosure,
+        MultiprocessReader(settings.metrics_directory),
+        settings.app_version,
+    )
+
+
+def _front(
+    views: Health,
+    slot: Slot,
+    instruments: Instruments,
+    families: "Callable[[], WSGIApplication]",
+    application: "WSGIApplication | None" = None,
+) -> Front:
+    return Front(views.answers, views.disclosure, slot, instruments.request, families, application)
+
+
+def _flask(views: Health, role: Role) -> Flask:
+    app = Flask("service", static_folder=None)
+    app.url_map.merge_slashes = False  # a doubled slash is another path, not a redirect
+    app.extensions[EXTENSION] = views
+    app.register_blueprint(root_health_bp)
+    app.register_blueprint(system_health_bp)
+    if role is Role.WEB:
+        app.register_blueprint(index_bp)
+    report_errors(app)
+    return app

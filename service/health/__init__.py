@@ -1,0 +1,43 @@
+"""Values and decisions; no I/O, no clock, no framework.
+
+Nothing in this package reads a file, a socket, the environment or the time: whoever calls
+it brings the clock and the bytes. So every rule of the product can be tested as a table,
+and `make check` refuses an import that would change that.
+
+In reading order: ``status`` (the five words), ``codes`` (the reasons), ``check`` (what is
+watched), ``result`` (what a run found), ``state`` (hysteresis), ``workers`` (liveness),
+``snapshot`` (the verdicts), ``schedule`` (when to run next).
+"""
+
+from service.health.check import Check, Kind, Scope, Thresholds
+from service.health.codes import CODES, is_code
+from service.health.pod import Pod
+from service.health.result import CheckFailed, Probe, Result, Run
+from service.health.snapshot import Lifecycle, Snapshot
+from service.health.state import CheckState
+from service.health.status import Status, worst
+from service.health.workers import Phase, PoolUse, ProgressLimits, Role, WorkerSlot
+
+__all__ = [
+    "CODES",
+    "Check",
+    "CheckFailed",
+    "CheckState",
+    "Kind",
+    "Lifecycle",
+    "Phase",
+    "Pod",
+    "PoolUse",
+    "Probe",
+    "ProgressLimits",
+    "Result",
+    "Role",
+    "Run",
+    "Scope",
+    "Snapshot",
+    "Status",
+    "Thresholds",
+    "WorkerSlot",
+    "is_code",
+    "worst",
+]

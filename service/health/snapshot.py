@@ -1,0 +1,165 @@
+"""Everything at one moment, and the verdict on each question.
+
+A snapshot is what the monitor publishes and every worker reads. A reader first ages it
+(``at``): a dead monitor needs no live code to be noticed.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from service.health.check import Check, Scope, Thresholds
+from service.health.result import Result, Run
+from service.health.state import CheckState
+from service.health.status import Status, worst
+
+
+class Lifecycle(StrEnum):
+    """Where the pod is in its life. One way, but for maintenance."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    MAINTENANCE = "maintenance"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything at one moment.
+
+    Attributes:
+        states: Where each check stands, by name, in the documented order.
+        lifecycle: Where the pod is in its life.
+        serving_at: When the pod became serving, Unix seconds, or None. This and the
+            lifecycle are not published: each reader fills them in from the flags of the
+            scoreboard, which no monitor has to be alive for.
+        uptime: Seconds the pod had been up when this was published; None for a blank one.
+        tasks: The startup tasks in order, by name, in the shape their endpoint shows.
+    """
+
+    states: Mapping[str, CheckState]
+    lifecycle: Lifecycle = Lifecycle.STARTING
+    serving_at: float | None = None
+    uptime: float | None = None
+    tasks: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def blank(cls, checks: Iterable[Check], **fields: Any) -> "Snapshot":
+        """The answer before the first result."""
+        return cls({check.name: CheckState.initial(check) for check in checks}, **fields)
+
+    def at(self, now: float) -> "Snapshot":
+        """The snapshot as it must be reported at ``now`` (monotonic seconds)."""
+        return replace(self, states={name: state.at(now) for name, state in self.states.items()})
+
+    @property
+    def fresh_until(self) -> float:
+        """When the next result in an aged snapshot expires, monotonic seconds."""
+        ends = (
+            state.run.finished + state.check.expiry
+            for state in self.states.values()
+            if state.run and state.code != "stale"
+        )
+        return min(ends, default=float("inf"))
+
+    def _those(self, wanted: Callable[[CheckState], bool]) -> dict[str, CheckState]:
+        return {name: state for name, state in self.states.items() if wanted(state)}
+
+    @property
+    def critical(self) -> Mapping[str, CheckState]:
+        """The checks the pod is not ready without."""
+        return self._those(lambda state: state.check.critical)
+
+    def named(self, status: Status) -> list[str]:
+        """Names of the checks with exactly that status, in the documented order."""
+        return list(self._those(lambda state: state.status is status))
+
+    @property
+    def critical_failing(self) -> bool:
+        """Whether at least one critical check is unhealthy or unknown."""
+        return any(not state.status.passes for state in self.critical.values())
+
+    @property
+    def overall(self) -> Status:
+        """Worst of all checks, one that is not critical counting at most as WARNING."""
+        return worst(
+            state.status if state.check.critical or state.status.passes else Status.WARNING
+            for state in self.states.values()
+        )
+
+    @property
+    def started(self) -> bool:
+        """Whether the pod has ever been serving."""
+        return self.serving_at is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the pod should get traffic."""
+        return self.lifecycle is Lifecycle.SERVING and not self.critical_failing
+
+    @property
+    def pod(self) -> Status:
+        """The pod verdict: one word that agrees with ``ready``."""
+        if self.lifecycle in (Lifecycle.DRAINING, Lifecycle.MAINTENANCE):
+            return Status.UNHEALTHY
+        if self.lifecycle is Lifecycle.STARTING:
+            return Status.UNKNOWN
+        return max(
+            Status.HEALTHY,
+            worst(state.status for state in self.critical.values()),
+        )
+
+    def may_serve(self) -> bool:
+        """Whether nothing keeps a starting pod from serving, its workers apart."""
+        return all(
+            (state.run is not None or state.check.unconfigured is not None)
+            and (state.passed_once or not state.check.startup)
+            for state in self.states.values()
+        ) and all(task["status"] == Status.HEALTHY.word for task in self.tasks.values())
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """The snapshot as bytes for the scoreboard."""
+    document = {
+        "uptime": snapshot.uptime,
+        "tasks": snapshot.tasks,
+        "states": [_state_document(state) for state in snapshot.states.values()],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def decode(body: bytes) -> Snapshot:
+    """The snapshot that ``encode`` was given, without what the flags of the scoreboard say.
+
+    Raises:
+        ValueError, KeyError, TypeError: The bytes are not a snapshot of this version.
+    """
+    document = json.loads(body)
+    states = [_state(entry) for entry in document["states"]]
+    return Snapshot(
+        {state.check.name: state for state in states},
+        uptime=document["uptime"],
+        tasks=document["tasks"],
+    )
+
+
+def _state_document(state: CheckState) -> dict[str, Any]:
+    document = asdict(state)
+    if document["run"]:
+        del document["run"]["result"]["reason"]  # the log's; no secret may reach a shared file
+    return document
+
+
+def _state(entry: dict[str, Any]) -> CheckState:
+    check, run = entry["check"], entry["run"]
+    check["thresholds"] = Thresholds(**check["thresholds"])
+    check["scope"] = Scope(check["scope"])
+    if run:
+        run["result"]["status"] = Status(run["result"]["status"])
+        run["result"] = Result(**run["result"])
+    entry["check"] = Check(**check)
+    entry["run"] = Run(**run) if run else None
+    entry["status"] = Status(entry["status"])
+    return CheckState(**entry)

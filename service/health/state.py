@@ -1,0 +1,98 @@
+"""The state machine of one check: hysteresis between results and published status.
+
+             failure x thresholds.failure
+    HEALTHY ------------------------------->  UNHEALTHY
+            <-------------------------------
+             success x thresholds.success
+
+Until the failures are confirmed the check is WARNING, with the code of the failing run.
+Time enters only as the ``finished`` of a run, so a test can write its own history.
+The first result ever counts at once, and so does the first after an expiry: an unknown
+check has no reputation to protect.
+"""
+
+from dataclasses import dataclass, replace
+
+from service.health.check import Check
+from service.health.result import Run
+from service.health.status import Status
+
+
+@dataclass(frozen=True, slots=True)
+class CheckState:
+    """Where a check stands.
+
+    Attributes:
+        check: Its definition.
+        status: The published status.
+        code: Why, a word of the vocabulary; None exactly when HEALTHY.
+        streak: Results in a row that speak against the published status.
+        run: The newest finished run, undamped; None when none has finished.
+        passed_once: Whether it has ever been HEALTHY or WARNING in the pod's life.
+        failed_runs: Unhealthy runs since the pod started.
+        passed_at: End of the newest run that was not unhealthy, Unix seconds, or None.
+    """
+
+    check: Check
+    status: Status = Status.UNKNOWN
+    code: str | None = "not_yet_checked"
+    streak: int = 0
+    run: Run | None = None
+    passed_once: bool = False
+    failed_runs: int = 0
+    passed_at: float | None = None
+
+    @classmethod
+    def initial(cls, check: Check) -> "CheckState":
+        """The state before the first result."""
+        if check.unconfigured:
+            return cls(check, Status.NOT_CONFIGURED, check.unconfigured, passed_once=True)
+        return cls(check)
+
+    @property
+    def failing(self) -> bool:
+        """From the first unhealthy result until the status has left UNHEALTHY again."""
+        newest = self.run and self.run.result.status
+        return Status.UNHEALTHY in (newest, self.status)
+
+    def expired(self, now: float) -> bool:
+        """Whether the newest result is too old to say anything at ``now``."""
+        return self.run is not None and now - self.run.finished > self.check.expiry
+
+    def at(self, now: float) -> "CheckState":
+        """The state as a reader must report it at ``now``, whatever became of the writer."""
+        if self.run is None or not self.expired(now):
+            return self
+        bare = replace(self.run.result, details={}, response_time=None)
+        return replace(
+            self, status=Status.UNKNOWN, code="stale", run=replace(self.run, result=bare)
+        )
+
+    def observe(self, run: Run) -> "CheckState":
+        """The state after one more run."""
+        unhealthy = run.result.status is Status.UNHEALTHY
+        status, code, streak = self._damped(run, unhealthy=unhealthy)
+        return replace(
+            self,
+            status=status,
+            code=code,
+            streak=streak,
+            run=run,
+            passed_once=self.passed_once or status.passes,
+            failed_runs=self.failed_runs + unhealthy,
+            passed_at=self.passed_at if unhealthy else run.finished_at,
+        )
+
+    def _damped(self, run: Run, *, unhealthy: bool) -> tuple[Status, str | None, int]:
+        found = run.result.status, run.result.code
+        if self.status is Status.UNKNOWN or self.expired(run.finished):
+            return *found, 0
+        if unhealthy == (self.status is Status.UNHEALTHY):
+            return *found, 0
+        streak = self.streak + 1
+        thresholds = self.check.thresholds
+        if streak >= (thresholds.failure if unhealthy else thresholds.success):
+            return *found, 0
+        if unhealthy:
+            return Status.WARNING, run.result.code, streak
+        return self.status, self.code, streak

@@ -1,0 +1,341 @@
+"""gunicorn's hooks: which process is what, and how it comes and goes.
+
+The arbiter gives each worker a role before the fork; after it, the worker drops the other role's
+listener. There is exactly one current health worker for each generation: respawned at once,
+the last one TTOU would take, and on a stop the last to leave.
+
+The first line of each hook says in which process it runs. None raises once the server is up:
+an exception in the arbiter would take the whole of it down. The arbiter imports this module
+once and keeps it over a HUP, so it imports nothing of the application.
+"""
+
+import functools
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gunicorn.errors import AppImportError
+
+from service import scoreboard, settings
+from service.health import Phase, Role
+from service.scoreboard import Scoreboard
+from service.worker import become_health_worker
+
+# The age is only a sort key of the arbiter's, which stops its oldest worker first.
+LAST_TO_GO = 10**9
+# Sent to the arbiter by the check that an application can be imported; see ``preflight``.
+APPROVED = signal.SIGRTMIN + 10
+# A worker that lived shorter is left to the arbiter's own loop, which does not spin.
+SHORT_LIFE = 1.0
+BEAT = 500_000_000
+
+SETTINGS = settings.load_or_exit()
+
+log = logging.getLogger("gunicorn.error")
+
+
+@dataclass(slots=True)
+class Seat:
+    """A worker's place in the pod, on the worker object of both the arbiter and the worker.
+
+    Attributes:
+        board: The pod's scoreboard.
+        number: The worker's slot in it.
+        role: What the worker is for.
+        generation: Number of the reload it was born in.
+        epoch: Rank of its publications; 0 for a web worker.
+        age: Its real age, in gunicorn's count.
+        born: When it was forked, monotonic seconds.
+        retiring: Whether a reload has replaced it.
+    """
+
+    board: Scoreboard
+    number: int
+    role: Role
+    generation: int
+    epoch: int
+    age: int
+    born: float
+    retiring: bool = False
+
+
+def never_raises(hook: Callable[..., None]) -> Callable[..., None]:
+    """Logs what goes wrong in a hook, and goes on."""
+
+    # gunicorn counts a hook's parameters through inspect.signature, which follows __wrapped__.
+    @functools.wraps(hook)
+    def guarded(*args: Any) -> None:
+        try:
+            hook(*args)
+        except Exception:  # a forked child leaves through SystemExit, which goes through
+            log.exception("hook %s", hook.__name__)
+
+    return guarded
+
+
+def _refuse(why: str) -> None:
+    sys.stderr.write(f"mingus-health: {why}\n")
+    raise SystemExit(settings.EX_CONFIG)
+
+
+def _seats(server: Any) -> list[Seat]:
+    return [seat for worker in server.WORKERS.values() if (seat := _seat(worker))]
+
+
+def _seat(worker: Any) -> Seat | None:
+    """A worker's seat; None where its own hook failed."""
+    return getattr(worker, "seat", None)
+
+
+# -- the arbiter starts
+
+
+def on_starting(server: Any) -> None:
+    """Arbiter, before it listens; a USR2's new master too. Makes what the workers share.
+
+    The one hook that may raise: a server that cannot share its state must not start.
+    """
+    if server.cfg.reuse_port:
+        _refuse("reuse_port cannot be used: a worker that drops a listener would drop its queue")
+    if server.cfg.preload_app:
+        _refuse("preload_app cannot be used: each worker loads the application for itself")
+    if not server.cfg.timeout:
+        _refuse("timeout must not be 0: a frozen worker would never be replaced")
+    try:
+        server.board = _make_shared_state(upgraded_from=server.master_pid)
+    except (OSError, scoreboard.ScoreboardError) as error:
+        _refuse(f"RUN_DIR: {error}")
+    server.board.expected = server.num_workers - 1
+
+
+def _make_shared_state(*, upgraded_from: int) -> Scoreboard:
+    from service.metrics import prepare  # noqa: PLC0415 - the arbiter needs it only here
+
+    directory = SETTINGS.directory
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.stat().st_uid != os.getuid():
+        raise scoreboard.ScoreboardError(f"{directory} belongs to somebody else")
+    scoreboard.sweep(directory)
+    prepare(SETTINGS.metrics_directory, fresh=not any(directory.glob("scoreboard.*")))
+    old = scoreboard.path_of(directory, upgraded_from)
+    return Scoreboard.create(
+        scoreboard.path_of(directory, os.getpid()),
+        slots=4 * (SETTINGS.web_concurrency + 1) + 64,
+        adopt=Scoreboard.open(old) if upgraded_from and old.exists() else None,
+    )
+
+
+@never_raises
+def when_ready(server: Any) -> None:
+    """Arbiter, its own signal handlers in place. Puts ours before them."""
+    take = server.SIG_QUEUE.put_nowait
+
+    def in_child() -> bool:
+        return os.getpid() != int(server.pid)
+
+    def on_term(sig: int, _frame: Any) -> None:
+        if in_child():
+            os._exit(0)  # between its fork and its own handlers; nobody would tell it again
+        in_upgrade = server.reexec_pid or server.master_pid
+        if server.board.draining or in_upgrade or not SETTINGS.health_drain_seconds:
+            # Asked twice, or another master serves on: there is nothing to wait for.
+            if not in_upgrade:
+                server.board.drain()
+            take(sig)
+            return
+        server.board.drain()
+        signal.setitimer(signal.ITIMER_REAL, SETTINGS.health_drain_seconds)
+
+    def on_hup(sig: int, _frame: Any) -> None:
+        if in_child():
+            return
+        if SETTINGS.app_module is None and SETTINGS.health_checks is None:
+            take(sig)
+        else:
+            _preflight()
+
+    signal.signal(signal.SIGTERM, on_term)
+    signal.signal(signal.SIGALRM, lambda *_: in_child() or take(signal.SIGTERM))
+    signal.signal(signal.SIGHUP, on_hup)
+    signal.signal(APPROVED, lambda *_: in_child() or take(signal.SIGHUP))
+
+
+def _preflight() -> None:
+    """Arbiter. Has the application imported elsewhere before workers are bet on it.
+
+    gunicorn stops everything when a new worker cannot import the application, the healthy old
+    workers too. The process started here sends APPROVED back, or one line to the log.
+    """
+    command = [sys.executable, "-m", "service", "preflight", "--approve", str(os.getpid())]
+    os.posix_spawn(
+        sys.executable, command, settings.environment(), setsigmask=(), setsigdef=(signal.SIGHUP,)
+    )
+
+
+@never_raises
+def nworkers_changed(server: Any, new_value: int, old_value: int | None) -> None:
+    """Arbiter, at boot (before ``on_starting``), HUP, TTIN and TTOU."""
+    if old_value is None:
+        return
+    if new_value < 2:  # noqa: PLR2004 - the health worker and one web worker
+        server._num_workers = 2  # noqa: SLF001 - the public setter would come back here
+    server.board.expected = server.num_workers - 1
+
+
+# -- workers come and go
+
+
+@never_raises
+def pre_fork(server: Any, worker: Any) -> None:
+    """Arbiter, the worker object made, its process not yet."""
+    seats, board = _seats(server), server.board
+    used = {seat.number for seat in seats}
+    number = next(number for number in range(len(used) + 1) if number not in used)
+    current = {seat.role for seat in seats if not seat.retiring}
+    role = Role.WEB if Role.HEALTH in current else Role.HEALTH
+    threads = server.cfg.threads if SETTINGS.worker_class == "gthread" else 1
+    board.slot(number).assign(role, board.generation, threads)
+    worker.seat = Seat(
+        board=board,
+        number=number,
+        role=role,
+        generation=board.generation,
+        epoch=board.next_epoch() if role is Role.HEALTH else 0,
+        age=worker.age,
+        born=time.monotonic(),
+    )
+    if role is Role.HEALTH:
+        worker.age += LAST_TO_GO
+
+
+@never_raises
+def post_fork(_server: Any, worker: Any) -> None:
+    """Worker, just forked: the arbiter's signal handlers, no application."""
+    seat = _seat(worker)
+    if seat is None:
+        worker.log.error("no seat for this worker, leaving")
+        sys.exit(1)
+    seat.board.slot(seat.number).occupy()
+    mine = [each for each in worker.sockets if _is_health(each) == (seat.role is Role.HEALTH)]
+    if not mine and seat.role is Role.WEB:
+        # USR2 and systemd: what was inherited decides, not the settings.
+        worker.log.warning("no listener on port %s, serving all there are", SETTINGS.port)
+        mine = [each for each in worker.sockets if not _is_health(each)] or worker.sockets
+    for listener in worker.sockets:
+        if listener not in mine:
+            listener.sock.close()  # this process's copy; a queue in it would wait for ever
+    worker.sockets = mine  # replaced, not changed: the old list is the arbiter's
+    if seat.role is Role.HEALTH:
+        become_health_worker(worker)
+    worker.load_wsgi = functools.partial(_load, worker, seat)
+
+
+def _is_health(listener: Any) -> bool:
+    name: object = listener.sock.getsockname()
+    return isinstance(name, tuple) and name[1] == SETTINGS.health_port
+
+
+def _load(worker: Any, seat: Seat) -> None:
+    """Worker. Builds what it serves."""
+    from service import app  # noqa: PLC0415 - only after the fork: a HUP brings new code
+
+    slot = seat.board.slot(seat.number)
+    try:
+        if seat.role is Role.WEB:
+            worker.wsgi = app.web(SETTINGS, seat.board, slot)
+        else:
+            worker.wsgi, worker.duties = app.health(
+                SETTINGS,
+                seat.board,
+                slot,
+                epoch=seat.epoch,
+                generation=seat.generation,
+                patience=worker.cfg.graceful_timeout - 0.5,
+            )
+    except settings.SettingsError as error:
+        log.debug("worker cannot load", exc_info=True)
+        raise AppImportError(f"mingus-health: {error}") from error
+
+
+@never_raises
+def post_worker_init(worker: Any) -> None:
+    """Worker, its own signal handlers in place and the application loaded."""
+    seat = worker.seat
+    slot = seat.board.slot(seat.number)
+    slot.enter(Phase.READY)
+    if seat.role is Role.WEB:
+        worker.notify = _beating(worker, slot)
+
+
+def _beating(worker: Any, slot: scoreboard.Slot) -> Callable[[], None]:
+    """Web worker. The main loop's sign of life to the arbiter, and now to the pod."""
+    from service import pools  # noqa: PLC0415 - only after the fork
+
+    notify, last = worker.notify, 0
+
+    def notify_and_beat() -> None:
+        nonlocal last
+        notify()
+        now = time.monotonic_ns()
+        if now - last >= BEAT:
+            last = now
+            slot.beat(occupied_threads(worker))
+            use = pools.figures()
+            if use is not None:
+                slot.pool = use
+
+    return notify_and_beat
+
+
+def occupied_threads(worker: Any) -> int:
+    """Web worker. Threads that connections hold, with a request or without one."""
+    pool = getattr(worker, "tpool", None)
+    if pool is None:
+        return 0  # sync: there is nobody to count while its only thread is busy
+    waiting = pool._work_queue.qsize()  # noqa: SLF001 - there is no public way to ask
+    idle = len(worker.keepalived_conns) + len(worker.pending_conns)
+    return max(0, int(worker.nr_conns) - int(waiting) - idle)
+
+
+@never_raises
+def pre_request(worker: Any, req: Any) -> None:
+    """Web worker, in the thread that serves the request."""
+    if worker.seat.board.draining:
+        req.force_close()
+
+
+@never_raises
+def on_reload(server: Any) -> None:
+    """Arbiter, in a HUP, before the new workers are forked."""
+    server.board.next_generation()
+    for worker in server.WORKERS.values():
+        seat = _seat(worker)
+        if seat is not None:
+            seat.retiring, worker.age = True, seat.age
+
+
+@never_raises
+def child_exit(server: Any, worker: Any) -> None:
+    """Arbiter, a worker reaped. Respawns it now: the arbiter would wait for older ones."""
+    seat = _seat(worker)
+    if seat is None:
+        return
+    seat.board.free(seat.number)
+    stopping = not server.LISTENERS
+    if stopping or seat.retiring or time.monotonic() - seat.born < SHORT_LIFE:
+        return
+    current = [each for each in _seats(server) if each.role is seat.role and not each.retiring]
+    wanted = 1 if seat.role is Role.HEALTH else server.num_workers - 1
+    if len(current) < wanted:
+        server.spawn_worker()
+
+
+@never_raises
+def on_exit(server: Any) -> None:
+    """Arbiter, at its very end."""
+    scoreboard.path_of(SETTINGS.directory, server.pid).unlink(missing_ok=True)

@@ -1,0 +1,477 @@
+"""All metric files of the pod together, as text; fast when asked again.
+
+Which numbers there are changes rarely, what they are always. So what a key says is parsed
+once, and what is left of a scrape is to copy each file, gather its doubles, add them up and
+put them behind text that is ready:
+
+    file     its layout: the series it holds, and where the number of each is
+    plan     derived from all layouts, dropped when one changes:
+               cells     each series' place in the row of totals
+               groups    files with the same cells, whose rows are added as a whole
+               families  each metric's head, and its lines in order
+    scrape   list the directory, read the files, plan if need be, add, print
+
+A file counts for as long as the directory lists it under the same inode; its descriptor is
+kept, so that the number of its inode cannot come back as another file's. A damaged file is
+kept up to its good part. Lines and numbers are those of prometheus_client's own
+``MultiProcessCollector``.
+"""
+
+import os
+import re
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from itertools import accumulate
+from json import loads
+from math import isnan
+from operator import add, gt, itemgetter, lt
+from pathlib import Path
+from typing import Any
+
+import structlog
+from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
+from prometheus_client.utils import floatToGoString
+
+from service.metrics.files import CORRUPT, HEADER_BYTES, DamagedError, entries, used
+from service.metrics.formats import Format
+
+log = structlog.get_logger(__name__)
+
+PAGE = 4096
+ZERO = -1  # cell behind the others that is always 0
+
+_NAME = re.compile(
+    r"(?P<kind>counter|histogram|summary|gauge_(?:live)?(?P<mode>all|sum|min|max|mostrecent))"
+    r"_(?P<identity>[^_]+)\.db"
+)
+
+Row = Sequence[float]
+Labels = tuple[tuple[str, str], ...]
+
+_go_float: Callable[[float], str] = floatToGoString
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """One line of the answer, apart from its number. There is one object of each.
+
+    Attributes:
+        family: The metric it belongs to.
+        kind: The kind of files it comes from, such as ``histogram`` or ``gauge_max``.
+        meaning: The metric's help.
+        sample: The series' own name.
+        labels: Sorted, and without ``le``.
+        bound: Upper end of a bucket of a histogram; None for everything else.
+        prefix: The line up to its number.
+    """
+
+    family: str
+    kind: str
+    meaning: str
+    sample: str
+    labels: Labels
+    bound: float | None
+    prefix: str
+
+
+class MultiprocessReader:
+    """The metric files of a pod. One for each process that is scraped; thread-safe.
+
+    Args:
+        directory: Where the files are. It may come and go.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._listable = True
+        self._files: dict[str, _File] = {}
+        self._out_of_reach = 0
+        self._by_key: dict[tuple[str, str], dict[bytes, Series]] = {}
+        self._by_meaning: dict[tuple[Any, ...], Series] = {}
+        self._plan: _Plan | None = None
+        self._make_room(PAGE)
+
+    @property
+    def damaged(self) -> int:
+        """Files that the newest scrape could not use as a whole, or that lie in quarantine."""
+        return self._out_of_reach + sum(file.damaged for file in self._files.values())
+
+    def render(
+        self,
+        form: Format,
+        *,
+        names: Collection[str] = frozenset(),
+        without: Collection[str] = frozenset(),
+    ) -> str:
+        """The files as text, apart from the last line of OpenMetrics.
+
+        Args:
+            form: TEXT or OPENMETRICS.
+            names: If not empty: the metrics and samples to show.
+            without: Metrics to leave out.
+        """
+        with self._lock:
+            self._list()
+            for file in self._files.values():
+                self._read(file)
+            if self._plan is None:
+                self._plan = _Plan(self._files.values())
+                self._forget_strangers(self._plan.cells)
+                for file in self._files.values():
+                    self._copy(file, file.parsed)
+                    file.gather(self._doubles)
+            totals = self._plan.totals()
+            shown = (family for family in self._plan.families if family.name not in without)
+            return "".join(family.text(form, totals, names) for family in shown)
+
+    # -- which files there are
+
+    def _list(self) -> None:
+        listed = self._inodes()
+        gone = [name for name, file in self._files.items() if listed.get(name) != file.inode]
+        for name in gone:
+            del self._files[name]
+        self._out_of_reach = sum(name.endswith(CORRUPT) for name in listed)
+        found = [name for name in listed if name not in self._files and self._open(name, listed)]
+        if gone or found:
+            self._plan = None
+            self._files = {name: self._files[name] for name in listed if name in self._files}
+
+    def _inodes(self) -> dict[str, int]:
+        try:
+            with os.scandir(self._directory) as found:
+                listed = {entry.name: entry.inode() for entry in found}
+        except OSError as error:
+            if self._listable:
+                log.warning("metric files not listed", reason=error.strerror)
+            self._listable = False
+            return {}
+        self._listable = True
+        return listed
+
+    def _open(self, name: str, inodes: dict[str, int]) -> bool:
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return False
+        try:
+            descriptor = os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False  # a live gauge whose process has just been declared dead
+        except OSError:
+            self._out_of_reach += 1
+            return False
+        self._files[name] = _File(match, inodes[name], descriptor)
+        return True
+
+    # -- what is in them
+
+    def _read(self, file: "_File") -> None:
+        """Brings a file's numbers here, and its layout up to date."""
+        try:
+            claimed, end = self._load(file)
+        except (OSError, DamagedError):
+            claimed, end = -1, HEADER_BYTES
+        if end < file.parsed:
+            file.forget()
+            self._plan = None
+        if end > file.parsed:
+            self._parse(file, end)
+        file.damaged = claimed not in (0, file.parsed)
+        file.gather(self._doubles)
+
+    def _load(self, file: "_File") -> tuple[int, int]:
+        """Copies what a file has in use: how much it says that is, and how much it can be."""
+        here = self._copy(file, max(file.parsed, PAGE))
+        claimed = used(self._buffer[:here])
+        if claimed == 0:
+            return claimed, HEADER_BYTES
+        if HEADER_BYTES <= claimed <= here:
+            return claimed, claimed
+        end = os.fstat(file.descriptor).st_size
+        if HEADER_BYTES <= claimed < end:
+            end = claimed
+        return claimed, self._copy(file, end)
+
+    def _copy(self, file: "_File", size: int) -> int:
+        """Copies the first bytes of a file: how many it has. What is missing is 0."""
+        if size > len(self._buffer):
+            self._make_room(size)
+        here = os.preadv(file.descriptor, [self._buffer[:size]], 0)
+        if here < size:
+            self._buffer[here:size] = bytes(size - here)
+        return here
+
+    def _make_room(self, size: int) -> None:
+        self._buffer = memoryview(bytearray(size + -size % PAGE))
+        self._doubles = self._buffer.cast("d")
+
+    def _parse(self, file: "_File", end: int) -> None:
+        """Adds the series that a file has got since; stops before what is no entry."""
+        process = file.identity if file.mode == "all" else ""
+        known = self._by_key.setdefault((file.kind, process), {})
+        try:
+            for key, at, after in entries(self._buffer, file.parsed, end):
+                if key not in known:
+                    known[key] = self._the_one(_named(file.kind, process, key))
+                file.series.append(known[key])
+                file.at.append(at)
+                file.parsed = after
+                self._plan = None
+        except (ValueError, RecursionError):
+            return  # what comes after it cannot be trusted either
+
+    def _the_one(self, series: Series) -> Series:
+        """The object that stands for a series, however its keys are written."""
+        identity = series.kind, series.family, series.sample, series.labels, series.bound
+        return self._by_meaning.setdefault(identity, series)
+
+    def _forget_strangers(self, cells: Collection[Series]) -> None:
+        """Drops what is known of series that are gone."""
+        for process, known in list(self._by_key.items()):
+            self._by_key[process] = {key: one for key, one in known.items() if one in cells}
+            if not self._by_key[process]:
+                del self._by_key[process]
+        self._by_meaning = {key: one for key, one in self._by_meaning.items() if one in cells}
+
+
+class _File:
+    """A file as it was when it was read last.
+
+    Attributes:
+        kind: First part of its name.
+        mode: How its numbers are combined with those of other files.
+        identity: Whose it is.
+        inode: What the directory listed it under.
+        descriptor: Open for as long as this object lives.
+        parsed: How many of its bytes are known.
+        damaged: Whether there are more that are of no use.
+        series: What is in it, in its own order.
+        at: Where the number of each is, in words.
+        cells: The plan's cells of its numbers, ascending.
+        row: Its numbers, in the order of ``cells``.
+        ranks: What decides between files, where that is not the sum.
+    """
+
+    def __init__(self, name: re.Match[str], inode: int, descriptor: int) -> None:
+        self.kind = name["kind"]
+        self.mode = name["mode"] or "sum"
+        self.identity = name["identity"]
+        self.inode = inode
+        self.descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+        self.forget()
+
+    def forget(self) -> None:
+        """Starts again from the first byte."""
+        self.parsed = HEADER_BYTES
+        self.damaged = False
+        self.series: list[Series] = []
+        self.at: list[int] = []
+        self.arrange({})
+
+    def arrange(self, cells: dict[Series, int]) -> None:
+        """Puts the numbers into the order of their cells."""
+        ordered = sorted(
+            (cells[series], at) for series, at in zip(self.series, self.at, strict=True)
+        )
+        self.cells = tuple(cell for cell, _ in ordered)
+        self._pick = _picker([at for _, at in ordered])
+        self._pick_stamps = _picker([at + 1 for _, at in ordered])
+
+    def gather(self, doubles: "memoryview[float]") -> None:
+        """Takes its numbers out of its bytes."""
+        self.row = self._pick(doubles)
+        self.ranks = self._pick_stamps(doubles) if self.mode == "mostrecent" else self.row
+
+
+class _Plan:
+    """What follows from the layouts of all files; see the module.
+
+    Attributes:
+        cells: Each series' place in the row of totals.
+        families: The metrics, in the order in which they were met.
+    """
+
+    def __init__(self, files: Collection[_File]) -> None:
+        self.cells: dict[Series, int] = {}
+        for file in files:
+            for series in file.series:
+                self.cells.setdefault(series, len(self.cells))
+        groups: dict[tuple[int, ...], list[_File]] = defaultdict(list)
+        self._rivals: list[_File] = []
+        for file in files:
+            file.arrange(self.cells)
+            if file.mode in _WINS:
+                self._rivals.append(file)
+            elif file.cells:
+                groups[file.cells].append(file)
+        self._groups = list(groups.items())
+        self.families = [_Family(series, self.cells) for series in _families(self.cells)]
+
+    def totals(self) -> list[float | None]:
+        """The numbers of all files together, by cell; None for what nobody has ever set."""
+        totals: list[float | None] = [*[None] * len(self.cells), 0.0]
+        for cells, files in self._groups:
+            # Not sum(), which compensates rounding errors since Python 3.12: the last digits
+            # would depend on the version, and differ from the client's.
+            row = reduce(lambda one, other: list(map(add, one, other)), (f.row for f in files))
+            for cell, value in zip(cells, row, strict=True):
+                totals[cell] = (totals[cell] or 0.0) + value
+        self._decide(totals)
+        return totals
+
+    def _decide(self, totals: list[float | None]) -> None:
+        best: dict[int, float] = {}
+        for file in self._rivals:
+            wins = _WINS[file.mode]
+            never = 0.0 if file.mode == "mostrecent" else None
+            for cell, value, rank in zip(file.cells, file.row, file.ranks, strict=True):
+                standing = best.get(cell, never)
+                if standing is None or wins(rank, standing):
+                    best[cell] = rank
+                    totals[cell] = value + 0.0  # so that -0.0 is printed as other zeros are
+
+
+class _Family:
+    """One metric as it is printed."""
+
+    def __init__(self, series: Sequence[Series], cells: dict[Series, int]) -> None:
+        self.name = series[0].family
+        self._heads = {form: _head(series[0], form) for form in (Format.TEXT, Format.OPENMETRICS)}
+        self._samples: list[str] = []
+        self._prefixes: list[str] = []
+        self._buckets: list[slice] = []  # each run of buckets, with the count that ends it
+        order: list[int] = []
+        by_labels: dict[Labels, list[Series]] = defaultdict(list)
+        for one in series:
+            by_labels[one.labels].append(one)
+        for labels, members in by_labels.items():
+            members.sort(key=_position)
+            self._samples += [one.sample for one in members]
+            self._prefixes += [one.prefix for one in members]
+            order += [cells[one] for one in members]
+            buckets = sum(one.bound is not None for one in members)
+            if buckets:
+                self._buckets.append(slice(len(order) - buckets, len(order) + 1))
+                self._samples.append(f"{self.name}_count")
+                self._prefixes.append(_prefix(f"{self.name}_count", labels))
+                order.append(ZERO)
+        self._pick = _picker(order)
+
+    def text(self, form: Format, totals: Sequence[float | None], names: Collection[str]) -> str:
+        """The metric's head and lines, or those of some names, or nothing."""
+        values: list[Any] = list(self._pick(totals))
+        for run in self._buckets:
+            values[run] = accumulate(values[run])
+        printed, head = self._heads[form]
+        whole = not names or self.name in names or printed in names
+        if whole and None not in values:
+            return head + "".join(map(add, self._prefixes, map(_end_of_line, values)))
+        lines = [
+            prefix + _end_of_line(value)
+            for sample, prefix, value in zip(self._samples, self._prefixes, values, strict=True)
+            if value is not None and (whole or sample in names)
+        ]
+        return head + "".join(lines) if whole or lines else ""
+
+
+# How files that are no summands settle whose number stands, the later against the standing.
+_WINS: dict[str, Callable[[float, float], bool]] = {"min": lt, "max": gt, "mostrecent": gt}
+
+
+def _picker(indices: Sequence[int]) -> Callable[[Any], Sequence[Any]]:
+    """Takes the values at some places out of a sequence, as fast as that goes."""
+    if len(indices) > 1:
+        return itemgetter(*indices)
+    return lambda values: [values[index] for index in indices]
+
+
+def _families(found: Iterable[Series]) -> Iterable[list[Series]]:
+    """Series by metric.
+
+    Where an old and a new release disagree on what a metric is, the one met last is right:
+    no name may be shown twice.
+    """
+    by_definition: dict[tuple[str, str], list[Series]] = defaultdict(list)
+    for series in found:
+        by_definition[series.family, series.kind].append(series)
+    return {family: members for (family, _), members in by_definition.items()}.values()
+
+
+def _position(series: Series) -> tuple[bool, float]:
+    """Where a series stands among those of the same labels: buckets last, and in order."""
+    return series.bound is not None, series.bound or 0.0
+
+
+def _named(kind: str, process: str, key: bytes) -> Series:
+    """The series that a key names.
+
+    Args:
+        kind: Of the file it is in.
+        process: Whose it is, where each process's number is shown by itself; else empty.
+        key: As it is in the file.
+
+    Raises:
+        ValueError, RecursionError: It names none.
+    """
+    match loads(key.decode()):
+        case [str(family), str(sample), dict(labels), str(meaning)]:
+            _check_words(family, sample, labels)
+        case _:
+            raise DamagedError("a key without its four parts")
+    bound = None
+    if kind.startswith("gauge"):
+        labels = {**labels, "pid": process}
+        if not process:
+            del labels["pid"]
+    elif kind == "histogram" and "le" in labels:
+        bound = float(labels.pop("le"))
+        sample = f"{family}_bucket"
+        if isnan(bound):
+            raise DamagedError("a bucket without an end")
+    pairs = tuple(sorted(labels.items()))
+    return Series(family, kind, meaning, sample, pairs, bound, _prefix(sample, pairs, bound))
+
+
+def _check_words(family: str, sample: str, labels: dict[str, Any]) -> None:
+    if not all(isinstance(value, str) for value in labels.values()):
+        raise DamagedError("a label that is no text")
+    # The client's escaping lets a line break at the end of a name through.
+    if not all(name and "\n" not in name for name in (family, sample, *labels)):
+        raise DamagedError("a name that is none")
+
+
+def _prefix(sample: str, labels: Labels, bound: float | None = None) -> str:
+    """The line of a sample up to its number."""
+    if bound is not None:
+        labels = tuple(sorted((*labels, ("le", _go_float(bound)))))
+    pairs = [f'{escape_label_name(name)}="{_quoted(value)}"' for name, value in labels]
+    braced = f"{{{','.join(pairs)}}}" if pairs else ""
+    return f"{escape_metric_name(sample)}{braced} "
+
+
+def _head(series: Series, form: Format) -> tuple[str, str]:
+    """The name a metric is printed under, and the lines that introduce it."""
+    kind = series.kind.partition("_")[0]
+    name, meaning = series.family, series.meaning
+    if form is Format.OPENMETRICS:
+        meaning = _quoted(meaning)
+    else:
+        name = f"{name}_total" if kind == "counter" else name
+        meaning = meaning.replace("\\", r"\\").replace("\n", r"\n")
+    escaped = escape_metric_name(name)
+    return name, f"# HELP {escaped} {meaning}\n# TYPE {escaped} {kind}\n"
+
+
+@lru_cache(maxsize=8192)
+def _end_of_line(value: float) -> str:
+    return f"{_go_float(value)}\n"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -1,0 +1,331 @@
+"""The loop that runs probes: due -> probe -> observe -> publish -> wait.
+
+One thread of the health worker. Each check has a thread of its own to run its probe in, so
+checks run in parallel and one slow check delays no other. The deadline is kept here, outside
+the thing that waits: a run that passes it ends as ``timeout`` at once, its probe is closed
+(which wakes most stuck calls), and its thread is given up. A thread that never comes back, as
+in a name server's silence, is never joined; a check may have ``MAX_LOST`` of those, and
+while it has, its runs end as ``timeout`` without a new thread.
+"""
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from service.health import (
+    Check,
+    CheckFailed,
+    CheckState,
+    Phase,
+    Probe,
+    Result,
+    Role,
+    Run,
+    Snapshot,
+    Status,
+)
+from service.health.schedule import first_start, next_start
+from service.health.snapshot import decode, encode
+from service.scoreboard import Scoreboard
+
+log = structlog.get_logger(__name__)
+
+TICK = 1.0
+MAX_LOST = 2
+REPEAT_LOG = 60.0
+
+
+class Recorder(Protocol):
+    """Where finished runs are counted."""
+
+    def run_finished(self, check: Check, run: Run, before: Status, after: Status) -> None:
+        """A run of a check ended and took its published status from one to another."""
+
+
+class Lane:
+    """A thread that runs one probe, again and again, until it is given up."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name=f"probe-{name}", daemon=True)
+        self._thread.start()
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Has a job done in the lane's thread."""
+        self._jobs.put(job)
+
+    def give_up(self) -> None:
+        """Lets the thread end as soon as its job lets it."""
+        self._jobs.put(None)
+
+    @property
+    def lives(self) -> bool:
+        """Whether the thread still runs."""
+        return self._thread.is_alive()
+
+    def _loop(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+
+class Runner:
+    """Runs the probe of one check, one run at a time. Owned by the monitor's thread.
+
+    Args:
+        check: Its definition.
+        probe: What to call.
+        clock: Monotonic seconds.
+        wall: Unix seconds.
+        woken: Set when a run has finished.
+    """
+
+    def __init__(
+        self,
+        check: Check,
+        probe: Probe,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        woken: threading.Event,
+    ) -> None:
+        self.check = check
+        self._probe = probe
+        self._clock = clock
+        self._wall = wall
+        self._woken = woken
+        self._lane: Lane | None = None
+        self._lost: list[Lane] = []
+        self._found: list[tuple[Result, float]] = []
+        self.started: float | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When the current run is over at the latest; never, while none is."""
+        return float("inf") if self.started is None else self.started + self.check.timeout
+
+    def start(self) -> None:
+        """Begins a run."""
+        self.started = self._clock()
+        self._lost = [lane for lane in self._lost if lane.lives]
+        if self._lane is None and len(self._lost) < MAX_LOST:
+            self._lane = Lane(self.check.name)
+        if self._lane is not None:
+            # A list of its own: what a given-up run finds in the end goes nowhere.
+            found = self._found = []
+            self._lane.run(lambda: self._call(found))
+
+    def _call(self, found: list[tuple[Result, float]]) -> None:
+        """Runs in the lane's thread."""
+        try:
+            result = self._probe() or Result()
+        except CheckFailed as failure:
+            result = Result.failed(failure.code, failure.reason)
+        except TimeoutError as error:
+            result = Result.failed("timeout", repr(error))
+        except Exception as error:  # noqa: BLE001 - the one rim: a probe may raise what it likes
+            result = Result.failed("check_failed", repr(error))
+        found.append((result, self._clock()))
+        self._woken.set()
+
+    def poll(self) -> Run | None:
+        """The run, if it is over."""
+        if self.started is None:
+            return None
+        if self._found:
+            result, finished = self._found.pop()
+        elif self._clock() >= self.deadline:
+            result, finished = Result.failed("timeout", "the time limit passed"), self._clock()
+            self._give_up()
+        else:
+            return None
+        run = Run(result, finished, self._wall(), finished - self.started)
+        self.started = None
+        return run
+
+    def _give_up(self) -> None:
+        if self._lane is not None:
+            self._lane.give_up()
+            self._lost.append(self._lane)
+            self._lane = None
+            self.close()
+
+    def close(self) -> None:
+        """Drops what the probe holds, which wakes it if it is stuck."""
+        close = getattr(self._probe, "close", None)
+        if close is not None:
+            try:
+                close()
+            except Exception:  # the probe's own affair, like whatever it raises
+                log.exception("probe close failed", check=self.check.name)
+
+
+class Monitor:
+    """Checks everything on its own clock and publishes. See the module.
+
+    Args:
+        probes: Every check in the documented order, with its probe; None where there is
+            nothing to probe.
+        scoreboard: Where to publish, and where the workers are.
+        epoch: Rank of this monitor among the pod's.
+        recorder: Where finished runs are counted.
+        beat: Called with each publication, where nobody else stamps for this process.
+        clock: Monotonic seconds.
+        wall: Unix seconds.
+        chance: Random numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        probes: Mapping[Check, Probe | None],
+        scoreboard: Scoreboard,
+        epoch: int,
+        recorder: Recorder,
+        *,
+        beat: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,  # noqa: TID251 - for display
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._scoreboard = scoreboard
+        self._epoch = epoch
+        self._recorder = recorder
+        self._beat = beat
+        self._clock = clock
+        self._wall = wall
+        self._chance = chance
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="monitor", daemon=True)
+        self._runners = {
+            check.name: Runner(check, probe, clock, wall, self._woken)
+            for check, probe in probes.items()
+            if probe is not None
+        }
+        now = clock()
+        self._states = _resumed(probes, scoreboard)
+        self._due = {name: first_start(now, chance()) for name in self._runners}
+        self._published = float("-inf")
+        self._logged: dict[str, tuple[str | None, float]] = {}
+        self.ticked = now
+
+    # -- the thread
+
+    def start(self) -> None:
+        """Begins to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the loop; a run under way is given up. May be called more than once."""
+        self._stopping.set()
+        self._woken.set()
+        for runner in self._runners.values():
+            runner.close()
+
+    def stalled(self, limit: float) -> bool:
+        """Whether the loop has done nothing for so many seconds, or has died."""
+        if self._stopping.is_set():
+            return False
+        return not self._thread.is_alive() or self._clock() - self.ticked > limit
+
+    def _loop(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                wait = self.tick()
+                self._woken.wait(wait)
+                self._woken.clear()
+        except Exception:
+            # Whoever supervises sees the dead thread and replaces the process.
+            log.exception("monitor died")
+            raise
+
+    # -- one round
+
+    def tick(self) -> float:
+        """Does everything that is due now, and returns the seconds until there is more."""
+        changed = [name for name, runner in self._runners.items() if self._collect(name, runner)]
+        for name, runner in self._runners.items():
+            if runner.started is None and self._clock() >= self._due[name]:
+                runner.start()
+        now = self.ticked = self._clock()
+        self._latch(now)
+        if changed or now - self._published >= TICK:
+            self._publish(now)
+        deadlines = [min(self._next(runner)) for runner in self._runners.values()]
+        return max(0.0, min([self._published + TICK, *deadlines]) - now)
+
+    def _next(self, runner: Runner) -> Iterable[float]:
+        yield runner.deadline
+        yield self._due[runner.check.name] if runner.started is None else float("inf")
+
+    def _collect(self, name: str, runner: Runner) -> bool:
+        """Takes in a run that is over; whether there was one."""
+        run = runner.poll()
+        if run is None:
+            return False
+        before = self._states[name].at(run.finished).status
+        state = self._states[name] = self._states[name].observe(run)
+        self._due[name] = next_start(state, self._chance())
+        self._recorder.run_finished(state.check, run, before, state.status)
+        self._report(state, run)
+        return True
+
+    def _latch(self, now: float) -> None:
+        """The pod starts to serve once nothing keeps it from that, and never stops to."""
+        board = self._scoreboard
+        if board.serving_at is not None or not self._snapshot(now).may_serve():
+            return
+        ready = [
+            worker
+            for worker in board.workers()
+            if worker.role is Role.WEB and worker.phase is Phase.READY
+        ]
+        if len(ready) >= board.expected:
+            board.serve(self._wall())
+            log.info("pod serving", seconds=round(now - board.booted, 3))
+
+    def _snapshot(self, now: float) -> Snapshot:
+        return Snapshot(self._states, uptime=now - self._scoreboard.booted)
+
+    def _publish(self, now: float) -> None:
+        self._scoreboard.publish(self._epoch, encode(self._snapshot(now)))
+        self._published = now
+        self._beat()
+
+    def _report(self, state: CheckState, run: Run) -> None:
+        """One log line for each change, and one a minute while something is wrong."""
+        name, now = state.check.name, run.finished
+        code, since = self._logged.get(name, (None, float("-inf")))
+        if state.code == code and (state.code is None or now - since < REPEAT_LOG):
+            return
+        self._logged[name] = state.code, now
+        write = log.info if state.status is Status.HEALTHY else log.warning
+        write(
+            "check status",
+            check=name,
+            status=state.status.word,
+            code=state.code,
+            reason=run.result.reason,
+            duration_ms=round(run.duration * 1000, 2),
+        )
+
+
+def _resumed(probes: Mapping[Check, Probe | None], scoreboard: Scoreboard) -> dict[str, CheckState]:
+    """Where each check stands, as the predecessor of this monitor published it."""
+    newest = scoreboard.newest()
+    try:
+        known = decode(newest.body).states if newest else {}
+    except (ValueError, KeyError, TypeError):
+        known = {}  # of another version: start over
+
+    def resume(check: Check) -> CheckState:
+        state = known.get(check.name)
+        if state is None or check.unconfigured or state.check.unconfigured:
+            return CheckState.initial(check)
+        return replace(state, check=check)
+
+    return {check.name: resume(check) for check in probes}

@@ -1,0 +1,558 @@
+"""The shared memory of a pod: one mapped file that every process of it reads.
+
+    header    32 words    identity, flags and counters of the pod
+    ranks      4 words    epoch << 32 | sequence of the newest complete publication
+    slots      n x 24     what each worker process says of itself
+    buffers    4 x 2 x (8 words + BODY_BYTES)   two buffers for each publisher
+
+A word is 8 bytes, native order, aligned; it is stored through a cast memoryview in one
+machine store, so no reader sees half of one. Every word has one writer: the arbiter writes the
+header's identity, generation and counts, and a slot's role while nobody lives in it; a worker
+writes its own slot; a health worker writes its publisher's rank and buffers. The flags (draining,
+maintenance) are set by whoever may, and only ever to a new time or to 0.
+
+A publication goes into the buffer readers are not using; then its rank is stored, and with
+that it is the newest. The sequence is odd while a buffer is being written, and a CRC seeded
+with epoch and sequence covers the body, so a reader that meets a torn buffer knows it. The
+highest rank wins: an old health worker's late writes rank below its successor's. Nothing here
+locks, so nobody can be kept waiting, by a killed writer neither.
+
+The file is preallocated: a full file system fails its creation and kills nobody later.
+Times are nanoseconds of CLOCK_MONOTONIC, one clock for every process of a host.
+"""
+
+import mmap
+import os
+import secrets
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.health import Lifecycle, Phase, PoolUse, Role, WorkerSlot
+
+MAGIC = 0x6D696E6775730002  # "mingus", layout 2
+BODY_BYTES = 256 * 1024
+PUBLISHERS = 4  # a health worker and three that a burst of reloads left behind
+ATTEMPTS = 64
+
+WORD = 8
+HEADER_WORDS = 32
+SLOT_WORDS = 24
+BUFFER_WORDS = 8 + BODY_BYTES // WORD
+
+# Words of the header.
+(
+    H_MAGIC,
+    H_SLOTS,
+    H_MASTER_PID,
+    H_MASTER_START,
+    H_BOOTED,
+    H_BOOTED_AT_US,
+    H_GENERATION,
+    H_EPOCH,
+    H_DRAINING,
+    H_MAINTENANCE,
+    H_SERVING_AT_US,
+    H_EXPECTED,
+    H_VACANT_SINCE,
+    H_POD_ID,
+    H_POD_ID_LOW,
+) = range(15)
+
+# Words of a slot.
+(
+    S_PID,
+    S_START,
+    S_ROLE,
+    S_PHASE,
+    S_GENERATION,
+    S_PHASE_SINCE,
+    S_BEAT,
+    S_THREADS,
+    S_IN_FLIGHT,
+    S_OCCUPIED,
+    S_ALL_BUSY,
+    S_ALL_OCCUPIED,
+    S_FINISHED,
+    S_POOLED,
+    S_POOL,
+) = range(15)
+POOL_FIELDS = 6
+NONE = 2**64 - 1  # a figure nobody measured
+
+# Words of a buffer.
+B_SEQUENCE, B_EPOCH, B_LENGTH, B_CRC = range(4)
+
+NANO = 1_000_000_000
+MICRO = 1_000_000
+
+
+class ScoreboardError(Exception):
+    """There is no usable scoreboard; the message is the one line to print."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a health worker published.
+
+    Attributes:
+        rank: Rises with every publication of the pod, over health workers too.
+        body: The bytes.
+    """
+
+    rank: int
+    body: bytes
+
+
+def process_start(pid: int) -> int:
+    """Start time of a process in clock ticks since boot; 0 when there is no such process.
+
+    With the id it names one process for ever: ids come back, start times do not.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+class Scoreboard:
+    """The mapped file of one pod. Any process of the pod may hold one; see the module."""
+
+    def __init__(self, memory: mmap.mmap, clock: Callable[[], int]) -> None:
+        self._memory = memory
+        self._bytes = memoryview(memory)
+        self._words = self._bytes.cast("Q")
+        self._clock = clock
+        self.slots = self._words[H_SLOTS]
+        self._slots_at = HEADER_WORDS + PUBLISHERS
+        self._buffers_at = self._slots_at + self.slots * SLOT_WORDS
+
+    # -- making and finding
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | None,
+        slots: int,
+        *,
+        adopt: "Scoreboard | None" = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        wall: Callable[[], float] = time.time,  # noqa: TID251 - stored once, for display
+    ) -> "Scoreboard":
+        """Makes the scoreboard of a new pod, or of the new master of a running one.
+
+        Args:
+            path: Where the file appears, whole; None for one that only children share.
+            slots: How many worker processes it can hold.
+            adopt: The old master's, when the server is upgraded in place: the pod goes on.
+            clock: Monotonic nanoseconds.
+            wall: Unix seconds.
+
+        Raises:
+            OSError: The file cannot be made or the file system is full.
+        """
+        size = WORD * (
+            HEADER_WORDS + PUBLISHERS + slots * SLOT_WORDS + PUBLISHERS * 2 * BUFFER_WORDS
+        )
+        memory = mmap.mmap(-1, size) if path is None else _mapped_file(path, size)
+        words = memoryview(memory).cast("Q")
+        words[H_SLOTS] = slots
+        board = cls(memory, clock)
+        board._identify(adopt, wall)
+        if path is not None:
+            _staging(path).rename(path)
+        return board
+
+    def _identify(self, adopt: "Scoreboard | None", wall: Callable[[], float]) -> None:
+        words = self._words
+        pid, now = os.getpid(), self._clock()
+        words[H_MASTER_PID], words[H_MASTER_START] = pid, process_start(pid)
+        words[H_VACANT_SINCE] = now
+        if adopt is None:
+            words[H_BOOTED], words[H_BOOTED_AT_US] = now, int(wall() * MICRO)
+            words[H_POD_ID], words[H_POD_ID_LOW] = secrets.randbits(64), secrets.randbits(64)
+        else:
+            for word in (
+                H_BOOTED,
+                H_BOOTED_AT_US,
+                H_POD_ID,
+                H_POD_ID_LOW,
+                H_EPOCH,
+                H_SERVING_AT_US,
+                H_MAINTENANCE,
+            ):
+                words[word] = adopt._words[word]  # noqa: SLF001 - of the same class
+            newest = adopt.newest()
+            if newest is not None:
+                self.publish(self.next_epoch(), newest.body)
+        words[H_MAGIC] = MAGIC
+
+    @classmethod
+    def open(cls, path: Path, clock: Callable[[], int] = time.monotonic_ns) -> "Scoreboard":
+        """Maps the scoreboard of a pod this process is no child of.
+
+        Raises:
+            ScoreboardError: The file is not there, not readable, or not a scoreboard.
+        """
+        try:
+            with path.open("r+b") as file:
+                memory = mmap.mmap(file.fileno(), 0)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "empty"
+            raise ScoreboardError(f"{path.name}: cannot be read: {why}") from None
+        words = memoryview(memory).cast("Q")
+        if len(words) < HEADER_WORDS or words[H_MAGIC] != MAGIC:
+            raise ScoreboardError(f"{path.name}: not a scoreboard of this version")
+        return cls(memory, clock)
+
+    @property
+    def master(self) -> tuple[int, int]:
+        """Process id and start time of the master."""
+        return self._words[H_MASTER_PID], self._words[H_MASTER_START]
+
+    @property
+    def master_lives(self) -> bool:
+        """Whether the master of this pod is still running."""
+        pid, start = self.master
+        return start != 0 and process_start(pid) == start
+
+    # -- the pod
+
+    def _seconds(self, word: int) -> float:
+        return self._words[word] / NANO
+
+    @property
+    def pod_id(self) -> str:
+        """Random identity of the pod, 32 hexadecimal digits."""
+        return f"{self._words[H_POD_ID]:016x}{self._words[H_POD_ID_LOW]:016x}"
+
+    @property
+    def booted(self) -> float:
+        """Start of the pod's master, monotonic seconds."""
+        return self._seconds(H_BOOTED)
+
+    @property
+    def booted_at(self) -> float:
+        """Start of the pod's master, Unix seconds."""
+        return self._words[H_BOOTED_AT_US] / MICRO
+
+    @property
+    def generation(self) -> int:
+        """How many reloads there have been."""
+        return self._words[H_GENERATION]
+
+    def next_generation(self) -> int:
+        """Counts a reload. Arbiter only."""
+        self._words[H_GENERATION] += 1
+        return self._words[H_GENERATION]
+
+    def next_epoch(self) -> int:
+        """Counts a health worker: each publishes under an epoch of its own. Arbiter only."""
+        self._words[H_EPOCH] += 1
+        return self._words[H_EPOCH]
+
+    @property
+    def expected(self) -> int:
+        """How many web workers there should be."""
+        return self._words[H_EXPECTED]
+
+    @expected.setter
+    def expected(self, workers: int) -> None:
+        self._words[H_EXPECTED] = workers
+
+    @property
+    def vacant_since(self) -> float:
+        """When a slot was last freed, or the scoreboard made; monotonic seconds."""
+        return self._seconds(H_VACANT_SINCE)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the pod is leaving. Absorbing."""
+        return self._words[H_DRAINING] != 0
+
+    def drain(self) -> None:
+        """From now on every worker answers as draining."""
+        if not self.draining:
+            self._words[H_DRAINING] = self._clock()
+
+    @property
+    def serving_at(self) -> float | None:
+        """When the pod became serving, Unix seconds; None before."""
+        return self._words[H_SERVING_AT_US] / MICRO or None
+
+    def serve(self, at: float) -> None:
+        """Latches that the pod has started, at a Unix time. Health worker only."""
+        if not self._words[H_SERVING_AT_US]:
+            self._words[H_SERVING_AT_US] = int(at * MICRO)
+
+    @property
+    def flags(self) -> tuple[int, int, int]:
+        """The words the lifecycle follows from; they change only when it may have."""
+        words = self._words
+        return words[H_DRAINING], words[H_MAINTENANCE], words[H_SERVING_AT_US]
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """Where the pod is in its life."""
+        draining, maintenance, serving_at = self.flags
+        if draining:
+            return Lifecycle.DRAINING
+        if not serving_at:
+            return Lifecycle.STARTING
+        return Lifecycle.MAINTENANCE if maintenance else Lifecycle.SERVING
+
+    # -- the workers
+
+    def slot(self, number: int) -> "Slot":
+        """A worker's own part, to write to.
+
+        Raises:
+            IndexError: There is no such slot.
+        """
+        if not 0 <= number < self.slots:
+            raise IndexError(f"slot {number} of {self.slots}")
+        at = self._slots_at + number * SLOT_WORDS
+        return Slot(self._words[at : at + SLOT_WORDS], number, self._clock)
+
+    def free(self, number: int) -> None:
+        """Frees a slot whose worker is gone. Arbiter only."""
+        self._words[H_VACANT_SINCE] = self._clock()
+        self.slot(number).vacate()
+
+    def workers(self) -> Iterator[WorkerSlot]:
+        """What each living worker process says of itself."""
+        for number in range(self.slots):
+            if self._words[self._slots_at + number * SLOT_WORDS + S_PHASE] != Phase.FREE:
+                yield self.slot(number).read()
+
+    def pools(self) -> list[PoolUse]:
+        """The figures of each pool that a living web worker reports."""
+        pools = (self.slot(worker.slot).pool for worker in self.workers())
+        return [pool for pool in pools if pool is not None]
+
+    @property
+    def finished(self) -> int:
+        """Requests finished by all workers, dead ones included, since the pod started."""
+        return sum(self._slot_words(S_FINISHED))
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being served now."""
+        return sum(worker.in_flight for worker in self.workers())
+
+    def _slot_words(self, word: int) -> list[int]:
+        return self._words[self._slots_at + word : self._buffers_at : SLOT_WORDS].tolist()
+
+    # -- publications
+
+    def publish(self, epoch: int, body: bytes) -> int:
+        """Makes a body the newest publication, and returns its rank. One thread an epoch.
+
+        Raises:
+            ValueError: The body is larger than ``BODY_BYTES``.
+        """
+        if len(body) > BODY_BYTES:
+            raise ValueError(f"a publication has at most {BODY_BYTES} bytes, not {len(body)}")
+        words, publisher = self._words, epoch % PUBLISHERS
+        newest = words[HEADER_WORDS + publisher]
+        sequence = ((newest & 0xFFFFFFFF) if newest >> 32 == epoch else 0) + 2
+        at = self._buffer(publisher, sequence)
+        words[at + B_SEQUENCE] = sequence - 1
+        start = (at + 8) * WORD
+        self._bytes[start : start + len(body)] = body
+        words[at + B_EPOCH], words[at + B_LENGTH] = epoch, len(body)
+        words[at + B_CRC] = _crc(body, epoch, sequence)
+        words[at + B_SEQUENCE] = sequence
+        rank = epoch << 32 | sequence
+        words[HEADER_WORDS + publisher] = rank
+        return rank
+
+    @property
+    def rank(self) -> int:
+        """Rank of the newest publication; 0 when there is none."""
+        return max(self._words[HEADER_WORDS : HEADER_WORDS + PUBLISHERS].tolist())
+
+    def newest(self) -> Publication | None:
+        """The newest publication; None when there is none, or none that can be read whole."""
+        for _ in range(ATTEMPTS):
+            rank = self.rank
+            if rank == 0:
+                return None
+            body = self._body(rank >> 32, rank & 0xFFFFFFFF)
+            if body is not None:
+                return Publication(rank, body)
+        return None
+
+    def _body(self, epoch: int, sequence: int) -> bytes | None:
+        words, at = self._words, self._buffer(epoch % PUBLISHERS, sequence)
+        length, start = words[at + B_LENGTH], (at + 8) * WORD
+        if words[at + B_SEQUENCE] != sequence or words[at + B_EPOCH] != epoch:
+            return None
+        if length > BODY_BYTES:
+            return None
+        body = bytes(self._bytes[start : start + length])
+        whole = words[at + B_CRC] == _crc(body, epoch, sequence)
+        return body if whole and words[at + B_SEQUENCE] == sequence else None
+
+    def _buffer(self, publisher: int, sequence: int) -> int:
+        which = publisher * 2 + (sequence >> 1 & 1)
+        return self._buffers_at + which * BUFFER_WORDS
+
+
+class Slot:
+    """The words of one worker. Written by that worker, and by the arbiter while it is free."""
+
+    def __init__(self, words: memoryview, number: int, clock: Callable[[], int]) -> None:
+        self._words = words
+        self._clock = clock
+        self.number = number
+
+    def assign(self, role: Role, generation: int, threads: int) -> None:
+        """Gives the slot to a worker about to be forked. Arbiter only."""
+        words, now = self._words, self._clock()
+        for word in (S_PID, S_START, S_IN_FLIGHT, S_OCCUPIED, S_ALL_BUSY, S_ALL_OCCUPIED, S_POOLED):
+            words[word] = 0
+        words[S_ROLE], words[S_GENERATION], words[S_THREADS] = role, generation, threads
+        words[S_PHASE_SINCE] = words[S_BEAT] = now
+        words[S_PHASE] = Phase.BOOTING
+
+    def vacate(self) -> None:
+        """Nobody lives here any more. Arbiter only."""
+        self._words[S_PHASE] = Phase.FREE
+
+    def occupy(self) -> None:
+        """The worker's own first stamp, just after the fork."""
+        pid = os.getpid()
+        self._words[S_PID], self._words[S_START] = pid, process_start(pid)
+
+    def enter(self, phase: Phase) -> None:
+        """The worker enters a phase of its life."""
+        self._words[S_PHASE_SINCE] = self._words[S_BEAT] = self._clock()
+        self._words[S_PHASE] = phase
+
+    def beat(self, occupied: int) -> None:
+        """The main loop's stamp, with the number of threads that connections hold."""
+        words, now = self._words, self._clock()
+        words[S_OCCUPIED], words[S_BEAT] = occupied, now
+        if occupied < words[S_THREADS]:
+            words[S_ALL_OCCUPIED] = 0
+        elif not words[S_ALL_OCCUPIED]:
+            words[S_ALL_OCCUPIED] = now
+
+    def request_started(self) -> None:
+        """Counts a request in. The caller holds the worker's own lock."""
+        words = self._words
+        words[S_IN_FLIGHT] += 1
+        if words[S_IN_FLIGHT] >= words[S_THREADS]:
+            words[S_ALL_BUSY] = self._clock()
+
+    def request_finished(self) -> None:
+        """Counts a request out. The caller holds the worker's own lock."""
+        words = self._words
+        words[S_IN_FLIGHT] -= 1
+        words[S_FINISHED] += 1
+        words[S_ALL_BUSY] = words[S_ALL_OCCUPIED] = 0
+
+    @property
+    def pool(self) -> PoolUse | None:
+        """The figures of the worker's connection pool, None if it reports none."""
+        if not self._words[S_POOLED]:
+            return None
+        figures = self._words[S_POOL : S_POOL + POOL_FIELDS].tolist()
+        return PoolUse(*(None if figure == NONE else figure for figure in figures))
+
+    @pool.setter
+    def pool(self, use: PoolUse) -> None:
+        figures = (
+            use.size,
+            use.checked_in,
+            use.checked_out,
+            use.overflow,
+            use.invalid,
+            use.capacity,
+        )
+        for word, figure in enumerate(figures, S_POOL):
+            self._words[word] = NONE if figure is None else figure
+        self._words[S_POOLED] = 1
+
+    def read(self) -> WorkerSlot:
+        """What the slot says now."""
+        words = self._words.tolist()
+        return WorkerSlot(
+            slot=self.number,
+            pid=words[S_PID],
+            process_start=words[S_START],
+            role=Role(words[S_ROLE]),
+            phase=Phase(words[S_PHASE]),
+            generation=words[S_GENERATION],
+            phase_since=words[S_PHASE_SINCE] / NANO,
+            beat=words[S_BEAT] / NANO,
+            threads=words[S_THREADS],
+            in_flight=words[S_IN_FLIGHT],
+            occupied=words[S_OCCUPIED],
+            all_busy_since=words[S_ALL_BUSY] / NANO,
+            all_occupied_since=words[S_ALL_OCCUPIED] / NANO,
+            finished=words[S_FINISHED],
+        )
+
+
+def _crc(body: bytes, epoch: int, sequence: int) -> int:
+    return zlib.crc32(body, (sequence ^ epoch) & 0xFFFFFFFF)
+
+
+def _staging(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def _mapped_file(path: Path, size: int) -> mmap.mmap:
+    """A new file of that size, every block of it reserved, that nobody can find yet."""
+    staging = _staging(path)
+    staging.unlink(missing_ok=True)
+    fd = os.open(staging, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size)
+        return mmap.mmap(fd, size)
+    except OSError:
+        staging.unlink()
+        raise
+    finally:
+        os.close(fd)
+
+
+def path_of(directory: Path, master_pid: int) -> Path:
+    """Where a master's scoreboard is."""
+    return directory / f"scoreboard.{master_pid}"
+
+
+def find(directory: Path) -> Scoreboard:
+    """The scoreboard of the pod that runs in a directory, the newest master's.
+
+    Raises:
+        ScoreboardError: No pod runs there.
+    """
+    boards = [board for board in _boards(directory) if board.master_lives]
+    if not boards:
+        raise ScoreboardError(f"no running pod in {directory}")
+    return max(boards, key=lambda board: board.master[1])
+
+
+def sweep(directory: Path) -> None:
+    """Removes the scoreboards of masters that are gone."""
+    for path in directory.glob("scoreboard.*"):
+        try:
+            gone = not Scoreboard.open(path).master_lives
+        except ScoreboardError:
+            gone = True
+        if gone:
+            path.unlink(missing_ok=True)
+
+
+def _boards(directory: Path) -> Iterator[Scoreboard]:
+    for path in sorted(directory.glob("scoreboard.*")):
+        with suppress(ScoreboardError):
+            yield Scoreboard.open(path)

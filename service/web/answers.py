@@ -1,0 +1,170 @@
+"""Answers as bytes.
+
+For one publication, one set of flags and one class of caller, an endpoint's body differs
+only in the time of the answer. So it is rendered once with a placeholder for that time and
+then only joined, until the next publication, flag or expiry.
+
+Liveness is the exception: it is computed from the workers' stamps at every question, because
+it must not need a publication.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from service.health import Pod
+from service.web.payload import Answer, Document, Payload, timestamp
+from service.web.reader import Reader, Version
+
+log = structlog.get_logger(__name__)
+
+PREFIX = "/api/system/health"
+OK = "200 OK"
+UNAVAILABLE = "503 Service Unavailable"
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+# A moment that no answer carries; in a rendered body it marks where the time goes.
+_EPOCH = 0.0
+_MARK = timestamp(_EPOCH).encode()
+
+Render = Callable[..., Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One documented path.
+
+    Attributes:
+        path: Without a trailing slash.
+        render: The method of ``Payload`` that makes its document.
+        graded: Whether trusted callers see more.
+        momentary: Whether it must be rendered at every question.
+        hot: Whether balancers and the kubelet ask it all the time.
+        shaped: Whether it keeps its own shape even when its handler fails.
+    """
+
+    path: str
+    render: Render
+    graded: bool = False
+    momentary: bool = False
+    hot: bool = False
+    shaped: bool = False
+
+    @property
+    def enveloped(self) -> bool:
+        """Whether it belongs to the blueprint family."""
+        return self.path.startswith(PREFIX)
+
+
+def _system(name: str, render: Render, **more: bool) -> Endpoint:
+    return Endpoint(f"{PREFIX}/{name}", render, **more)
+
+
+INDEX = Endpoint("/", Payload.index, shaped=True)
+ENDPOINTS = (
+    Endpoint("/health", Payload.health, hot=True, shaped=True),
+    Endpoint("/health/detailed", Payload.detailed, graded=True),
+    Endpoint("/health/database", Payload.database),
+    Endpoint("/health/redis", Payload.redis, graded=True),
+    Endpoint("/health/external", Payload.external),
+    Endpoint("/health/standard", Payload.standard),
+    Endpoint("/health/metrics", Payload.metrics, graded=True),
+    Endpoint(PREFIX, Payload.comprehensive, graded=True),
+    _system("simple", Payload.simple, hot=True),
+    _system("detailed", Payload.comprehensive_detailed, graded=True),
+    _system("readiness", Payload.readiness, hot=True, shaped=True),
+    _system("liveness", Payload.liveness, hot=True, momentary=True, shaped=True),
+    _system("startup", Payload.startup, hot=True, graded=True, shaped=True),
+    _system("database", Payload.system_database),
+    _system("redis", Payload.system_redis, graded=True),
+    _system("external", Payload.system_external),
+    _system("resources", Payload.system_resources, graded=True),
+    _system("application", Payload.system_application, graded=True),
+)
+# Both metrics paths in their JSON form.
+METRICS = Endpoint(f"{PREFIX}/metrics", Payload.system_metrics, momentary=True, shaped=True)
+
+
+def encode(document: Document) -> bytes:
+    """A document as the bytes of a body."""
+    return _encode(document).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """A body waiting for the time of its answer."""
+
+    version: Version
+    until: float
+    status: str
+    parts: list[bytes]
+
+
+class Answers:
+    """The endpoints' answers of one worker. Threads may share one.
+
+    Args:
+        reader: The worker's eyes.
+        payload: The documents.
+    """
+
+    def __init__(self, reader: Reader, payload: Payload) -> None:
+        self.reader = reader
+        self._payload = payload
+        self._rendered: dict[tuple[str, bool], _Rendered] = {}
+
+    def answer(self, endpoint: Endpoint, *, trusted: bool) -> tuple[str, bytes]:
+        """HTTP status line and body of an endpoint at this moment. Never raises."""
+        try:
+            if endpoint.momentary:
+                return _finish(self._document(endpoint, self.reader.pod(), trusted=trusted))
+            return self._join(endpoint, trusted=trusted and endpoint.graded)
+        except Exception:  # the rim of a request: a health answer is never a 500
+            log.exception("answer failed", path=endpoint.path)
+            return self._without_state(endpoint)
+
+    def _join(self, endpoint: Endpoint, *, trusted: bool) -> tuple[str, bytes]:
+        reader, key = self.reader, (endpoint.path, trusted)
+        rendered = self._rendered.get(key)
+        if rendered is None or rendered.version != reader.version or reader.now() > rendered.until:
+            rendered = self._rendered[key] = self._render(endpoint, trusted=trusted)
+        return rendered.status, timestamp(reader.wall()).encode().join(rendered.parts)
+
+    def _render(self, endpoint: Endpoint, *, trusted: bool) -> _Rendered:
+        version = self.reader.version
+        pod = self.reader.pod()
+        status, body = _finish(self._document(endpoint, replace(pod, at=_EPOCH), trusted=trusted))
+        return _Rendered(version, _until(pod), status, body.split(_MARK))
+
+    def _without_state(self, endpoint: Endpoint) -> tuple[str, bytes]:
+        """The answer of an endpoint whose handler failed."""
+        if endpoint.shaped:
+            return _finish(self._document(endpoint, self.reader.nothing(), trusted=False))
+        body = error_body("internal_error", self.reader.wall(), enveloped=endpoint.enveloped)
+        return UNAVAILABLE, encode(body)
+
+    def _document(self, endpoint: Endpoint, pod: Pod, *, trusted: bool) -> Answer:
+        return endpoint.render(self._payload, pod, trusted=trusted)
+
+
+def _until(pod: Pod) -> float:
+    # What could not be read is worth another look at the next question.
+    return pod.snapshot.fresh_until if pod.readable else float("-inf")
+
+
+def _finish(answer: Answer) -> tuple[str, bytes]:
+    return (OK if answer.passes else UNAVAILABLE), encode(answer.body)
+
+
+def error_body(error: str, at: float, *, enveloped: bool) -> Document:
+    """The body of a 404, a 405 or an internal error."""
+    kind = "server_error" if error == "internal_error" else "http_error"
+    data = {"error": error, "type": kind}
+    if enveloped:
+        return {"success": False, "timestamp": timestamp(at), "data": data}
+    if error == "internal_error":
+        return {"status": "unknown", "timestamp": timestamp(at), **data}
+    return {**data, "timestamp": timestamp(at)}

@@ -1,0 +1,97 @@
+"""Who may see internals: a decision about a request, never about an answer's verdict.
+
+Trusted is a caller with a token, a direct caller from a trusted network, or one that a
+declared proxy speaks for. Whatever is malformed, or comes by a proxy nobody declared, is not.
+"""
+
+import hmac
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from typing import Any, Literal
+
+from service.settings import Network
+
+_FORWARDING = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
+_FORWARDING_FAMILIES = ("HTTP_X_FORWARDED_", "HTTP_X_ENVOY_")
+
+
+class Disclosure:
+    """The rules of one service.
+
+    Args:
+        networks: Where trusted callers sit.
+        proxies: Whose word about a caller's address counts; ``unix`` for a Unix-socket peer.
+        hosts: Names a direct caller may call the service by, besides addresses and localhost.
+        tokens: Bearer tokens that make a caller trusted.
+    """
+
+    def __init__(
+        self,
+        networks: Iterable[Network],
+        proxies: Iterable[Network | Literal["unix"]],
+        hosts: Iterable[str],
+        tokens: Iterable[str],
+    ) -> None:
+        proxies = tuple(proxies)
+        self._networks = tuple(networks)
+        self._proxies = tuple(proxy for proxy in proxies if proxy != "unix")
+        self._unix = "unix" in proxies
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._tokens = tuple(token.encode() for token in tokens)
+
+    def trusts(self, environ: Mapping[str, Any]) -> bool:
+        """Whether the caller of a WSGI request may see internals."""
+        authorization = environ.get("HTTP_AUTHORIZATION")
+        if authorization and self._tokens and self._has_token(authorization):
+            return True
+        peer = environ.get("REMOTE_ADDR", "")
+        if _forwarded(environ):
+            return self._spoken_for(peer, environ.get("HTTP_X_FORWARDED_FOR", ""))
+        return self._within(peer, self._networks) and self._direct(environ.get("HTTP_HOST", ""))
+
+    def _has_token(self, authorization: str) -> bool:
+        scheme, _, token = authorization.partition(" ")
+        given = token.strip().encode("latin-1", "replace")
+        # Every token is compared: the time taken tells nothing about which one is close.
+        matches = [hmac.compare_digest(given, known) for known in self._tokens]
+        return scheme.lower() == "bearer" and any(matches)
+
+    def _spoken_for(self, peer: str, chain: str) -> bool:
+        declared = self._within(peer, self._proxies) if peer else self._unix
+        if not declared:
+            return False
+        for address in reversed(chain.split(",")):
+            if not self._within(address.strip(), self._proxies):
+                return self._within(address.strip(), self._networks)
+        return False
+
+    def _direct(self, host: str) -> bool:
+        """Whether the caller asked for an address: a proxy without headers keeps the name."""
+        name = _host_name(host)
+        return name == "localhost" or name in self._hosts or _address(name) is not None
+
+    def _within(self, text: str, networks: Iterable[Network]) -> bool:
+        address = _address(text)
+        return address is not None and any(address in network for network in networks)
+
+
+def _forwarded(environ: Mapping[str, Any]) -> bool:
+    return any(name in environ for name in _FORWARDING) or any(
+        name.startswith(_FORWARDING_FAMILIES) for name in environ
+    )
+
+
+def _address(text: str) -> Any:
+    """The address a text is, one of IPv4 in IPv6 clothes undressed; None if it is none."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _host_name(host: str) -> str:
+    """A Host header without its port and brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].lower()

@@ -1,0 +1,113 @@
+"""What the route families share: how an answer becomes a Flask response."""
+
+from collections.abc import Callable
+
+from flask import Blueprint, Flask, Response, current_app, request
+
+from service.metrics import Format, MultiprocessReader, expose, negotiate
+from service.web.answers import METRICS, PREFIX, Answers, Endpoint, encode, error_body
+from service.web.disclosure import Disclosure
+from service.web.front import HEADERS
+
+EXTENSION = "mingus_health"
+ALLOW = "GET, HEAD"
+
+
+class Health:
+    """What the views need; one for each Flask application.
+
+    Args:
+        answers: The endpoints' answers.
+        disclosure: Who may see what.
+        metrics: The reader of the pod's metric files.
+        version: The application's version, for the metrics.
+    """
+
+    def __init__(
+        self, answers: Answers, disclosure: Disclosure, metrics: MultiprocessReader, version: str
+    ) -> None:
+        self.answers = answers
+        self.disclosure = disclosure
+        self._metrics = metrics
+        self._version = version
+
+    def trusted(self) -> bool:
+        """Whether the caller of the current request may see internals."""
+        return self.disclosure.trusts(request.environ)
+
+    def exposition(self) -> Response:
+        """Both metrics paths: the form the caller asked for, always 200."""
+        form = negotiate(request.headers.get("Accept", ""))
+        if form is Format.JSON:
+            _, body = self.answers.answer(METRICS, trusted=False)
+            return respond("200 OK", body, Vary="Accept")
+        zipped = request.accept_encodings["gzip"] > 0
+        content_type, body = expose(
+            self.answers.reader.pod(),
+            self._metrics,
+            fmt=form,
+            trusted=self.trusted(),
+            names=frozenset(request.args.getlist("name[]")),
+            version=self._version,
+            gzip=zipped,
+        )
+        if not zipped:
+            return respond("200 OK", body, **{"Content-Type": content_type, "Vary": "Accept"})
+        return respond(
+            "200 OK",
+            body,
+            **{
+                "Content-Type": content_type,
+                "Content-Encoding": "gzip",
+                "Vary": "Accept, Accept-Encoding",
+            },
+        )
+
+
+def health() -> Health:
+    """The views' half of the current application."""
+    found: Health = current_app.extensions[EXTENSION]
+    return found
+
+
+def respond(status: str, body: bytes, **headers: str) -> Response:
+    """A whole body with the headers every answer has."""
+    return Response(body, status, {**dict(HEADERS), **headers})
+
+
+def add(blueprint: Blueprint, path: str, name: str, view: Callable[[], Response]) -> None:
+    """Hangs a view under a path: GET and HEAD, with and without a trailing slash."""
+    blueprint.add_url_rule(
+        path, name, view, methods=["GET"], strict_slashes=False, provide_automatic_options=False
+    )
+
+
+def add_endpoint(blueprint: Blueprint, endpoint: Endpoint) -> None:
+    """Hangs a documented endpoint into its family."""
+
+    def view() -> Response:
+        here = health()
+        return respond(*here.answers.answer(endpoint, trusted=endpoint.graded and here.trusted()))
+
+    path = endpoint.path.removeprefix(blueprint.url_prefix or "")
+    add(blueprint, path or "/", path.strip("/") or "index", view)
+
+
+def add_metrics(blueprint: Blueprint) -> None:
+    """Hangs the exposition into a family."""
+    add(blueprint, "/metrics", "exposition", lambda: health().exposition())
+
+
+def report_errors(app: Flask) -> None:
+    """Answers unknown paths and wrong methods in JSON, in the shape of their family."""
+
+    def error(name: str, status: str, **headers: str) -> Response:
+        here = health()
+        enveloped = f"{request.path}/".startswith(f"{PREFIX}/")
+        body = error_body(name, here.answers.reader.wall(), enveloped=enveloped)
+        return respond(status, encode(body), **headers)
+
+    app.register_error_handler(404, lambda _: error("not_found", "404 Not Found"))
+    app.register_error_handler(
+        405, lambda _: error("method_not_allowed", "405 Method Not Allowed", Allow=ALLOW)
+    )

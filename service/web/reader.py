@@ -1,0 +1,112 @@
+"""What the scoreboard says about the pod at the moment somebody asks.
+
+A worker decodes each publication once and keeps it; what changes between two publications
+(age, flags, workers) is looked at anew for each question.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import structlog
+
+from service.health import Check, Pod, ProgressLimits, Snapshot
+from service.health.snapshot import decode
+from service.health.workers import alive
+from service.scoreboard import Scoreboard
+
+log = structlog.get_logger(__name__)
+
+# What an answer is built from: the publication, the flags, and when either ages.
+Version = tuple[int, int, int, int]
+
+
+class Reader:
+    """One worker's eyes. Threads may share one.
+
+    Args:
+        scoreboard: The pod's.
+        checks: The documented checks, for the answer before the first publication.
+        limits: How long a worker may stand still.
+        clock: Monotonic seconds.
+        wall: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        scoreboard: Scoreboard,
+        checks: Iterable[Check],
+        limits: ProgressLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,  # noqa: TID251 - the time of the answer
+    ) -> None:
+        self.scoreboard = scoreboard
+        self.now = clock
+        self.wall = wall
+        self._limits = limits
+        self._blank = Snapshot.blank(checks)
+        self._decoded: tuple[int, Snapshot] = (0, self._blank)
+        self._unreadable = 0
+
+    @property
+    def version(self) -> Version:
+        """Changes when a new publication or a new flag may change an answer."""
+        return (self.scoreboard.rank, *self.scoreboard.flags)
+
+    def published(self) -> tuple[Snapshot, bool]:
+        """The newest publication as it was published, and whether it could be read."""
+        rank, snapshot = self._decoded
+        newest_rank = self.scoreboard.rank
+        if newest_rank == rank:
+            return snapshot, True
+        newest = self.scoreboard.newest()
+        if newest is None:
+            return self._blank, False
+        try:
+            snapshot = decode(newest.body)
+        except (ValueError, KeyError, TypeError) as error:
+            self._report_unreadable(newest.rank, error)
+            return self._blank, False
+        self._decoded = newest.rank, snapshot
+        return snapshot, True
+
+    def alive(self) -> bool:
+        """Whether at least one web worker makes progress, from the workers' own stamps."""
+        board = self.scoreboard
+        return alive(board.workers(), board.vacant_since, self.now(), self._limits)
+
+    def pod(self) -> Pod:
+        """Everything there is to say now."""
+        board, now = self.scoreboard, self.now()
+        snapshot, readable = self.published()
+        return Pod(
+            snapshot=replace(
+                snapshot.at(now), lifecycle=board.lifecycle, serving_at=board.serving_at
+            ),
+            readable=readable,
+            alive=self.alive(),
+            at=self.wall(),
+            booted_at=board.booted_at,
+            uptime=max(0.0, now - board.booted),
+            in_flight=board.in_flight,
+        )
+
+    def nothing(self) -> Pod:
+        """The pod to somebody who knows nothing: no evidence of health, nor of a stall."""
+        return Pod(
+            snapshot=Snapshot.blank(
+                replace(state.check, unconfigured=None) for state in self._blank.states.values()
+            ),
+            readable=False,
+            alive=True,
+            at=self.wall(),
+            booted_at=self.scoreboard.booted_at,
+            uptime=max(0.0, self.now() - self.scoreboard.booted),
+            in_flight=0,
+        )
+
+    def _report_unreadable(self, rank: int, error: Exception) -> None:
+        if rank != self._unreadable:
+            self._unreadable = rank
+            log.error("publication unreadable", rank=rank, reason=repr(error))

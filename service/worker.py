@@ -1,0 +1,337 @@
+"""The health worker's main loop: an HTTP server no client can hold.
+
+gunicorn's own workers give a connection to a thread, which then waits for the client: a few
+clients that send half a request, drip, or never read are enough to stop all answers. Here
+one loop does all reading and writing without waiting, within ``HEAD_SECONDS`` for a whole
+request head and ``WRITE_SECONDS`` for a whole answer. Bodies are thrown away. Answers that
+are ready as bytes are given in the loop itself; what must be rendered (details, metrics) goes
+to a few threads, which see complete requests only and never touch a socket.
+
+Runs in the health worker's process only; parsing and response framing are gunicorn's own.
+"""
+
+import os
+import selectors
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import Any, Protocol
+
+from gunicorn.http import RequestParser, wsgi
+from gunicorn.workers.base import Worker
+
+from service.web.front import HOT
+
+HEAD_SECONDS = 2.0
+WRITE_SECONDS = 3.0
+KEEPALIVE_SECONDS = 15.0
+LINGER_SECONDS = 1.0
+STOP_SECONDS = 2.0
+MAX_HEAD_BYTES = 16 * 1024
+MAX_CONNECTIONS = 512
+RENDERERS = 4
+BEAT = 1.0
+END_OF_HEAD = b"\r\n\r\n"
+
+
+class Duties(Protocol):
+    """What the health worker does besides answering; all of it in its main thread."""
+
+    def beat(self, occupied: int) -> bool:
+        """Called about once a second; False when this process should be replaced."""
+
+    def may_leave(self) -> bool:
+        """Asked after a SIGTERM: whether nobody needs answers any more."""
+
+    def draining(self) -> bool:
+        """Whether the pod is leaving, so that connections should not be kept."""
+
+    def stop(self) -> None:
+        """Ends everything that was started. May be called more than once."""
+
+
+class Connection:
+    """One client.
+
+    Attributes:
+        sock: Its socket, never blocking.
+        address: Where it is.
+        server: The address of the listener it came by.
+        deadline: When it is closed, whatever it is doing; monotonic seconds. Infinite
+            while its answer is being rendered, which never waits for a client.
+        received: What it has sent and nobody has looked at.
+        unsent: What it has not taken yet of its answer.
+        keep: Whether it may ask again.
+    """
+
+    __slots__ = ("address", "deadline", "keep", "received", "server", "sock", "unsent")
+
+    def __init__(self, sock: socket.socket, address: Any, server: Any, deadline: float) -> None:
+        self.sock = sock
+        self.address = address
+        self.server = server
+        self.deadline = deadline
+        self.received = bytearray()
+        self.unsent = memoryview(b"")
+        self.keep = True
+
+
+class Sink:
+    """Takes what gunicorn would write to a socket."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def sendall(self, data: bytes) -> None:
+        """Keeps the data."""
+        self.data += data
+
+    def send(self, data: bytes) -> int:
+        """Keeps the data."""
+        self.data += data
+        return len(data)
+
+
+class HealthWorker(Worker):
+    """A gunicorn worker that only answers health questions. See the module.
+
+    A worker of another class becomes one after the fork, before ``init_process``: the arbiter
+    makes all its workers of one class.
+    """
+
+    duties: Duties
+
+    def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002 - gunicorn's signature
+        """SIGTERM: leave as soon as nobody needs answers any more."""
+        self.leaving = True
+
+    def init_process(self) -> None:
+        """Prepares the loop, then enters it by gunicorn's way."""
+        self.leaving = False
+        self.connections: set[Connection] = set()
+        self.rendered: deque[tuple[Connection, bytes, bool]] = deque()
+        super().init_process()
+
+    def run(self) -> None:
+        """The main loop."""
+        self.selector = selectors.DefaultSelector()
+        self.renderers = ThreadPoolExecutor(RENDERERS, thread_name_prefix="render")
+        self.selector.register(self.PIPE[0], selectors.EVENT_READ, self._woken)
+        for listener in self.sockets:
+            listener.setblocking(False)  # noqa: FBT003
+            self.selector.register(
+                listener.sock, selectors.EVENT_READ, partial(self._accept, listener)
+            )
+        self.renderers.submit(self.wsgi.prepare)
+        try:
+            self._serve_until(self._done)
+            for listener in self.sockets:
+                self.selector.unregister(listener.sock)
+                listener.close()
+            limit = time.monotonic() + STOP_SECONDS
+            self._serve_until(lambda: not self._answering() or time.monotonic() > limit)
+        finally:
+            self.duties.stop()
+            self.renderers.shutdown(wait=False, cancel_futures=True)
+
+    def _done(self) -> bool:
+        if not self.alive or (self.leaving and self.duties.may_leave()):
+            return True
+        if self.ppid != os.getppid():
+            self.log.info("Parent changed, shutting down: %s", self)
+            return True
+        return False
+
+    def _answering(self) -> bool:
+        return any(len(each.unsent) or _rendering(each) for each in self.connections)
+
+    def _serve_until(self, done: Callable[[], bool]) -> None:
+        next_beat = 0.0
+        while not done():
+            now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + BEAT
+                self.notify()
+                if not self.duties.beat(sum(map(_rendering, self.connections))):
+                    sys.exit(1)
+            self._close_late(now)
+            deadlines = (connection.deadline for connection in self.connections)
+            wait = 0.1 if self.leaving else max(0.0, min([next_beat, *deadlines]) - now)
+            for key, events in self.selector.select(wait):
+                key.data(events)
+
+    def _close_late(self, now: float) -> None:
+        for connection in [each for each in self.connections if each.deadline <= now]:
+            self._close(connection)
+
+    # -- one connection, from accept to close
+
+    def _accept(self, listener: Any, _events: int) -> None:
+        try:
+            sock, address = listener.accept()
+        except OSError:  # gone again, or taken by a sibling of an older generation
+            return
+        if len(self.connections) >= MAX_CONNECTIONS:
+            # A full house of silent clients must not keep a probe out.
+            self._close(min(self.connections, key=lambda each: each.deadline))
+        sock.setblocking(False)  # noqa: FBT003
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        deadline = time.monotonic() + HEAD_SECONDS
+        connection = Connection(sock, address, listener.getsockname(), deadline)
+        self.connections.add(connection)
+        self.selector.register(sock, selectors.EVENT_READ, partial(self._ready, connection))
+
+    def _ready(self, connection: Connection, events: int) -> None:
+        if connection not in self.connections:
+            return  # closed by an earlier event of the same round
+        try:
+            if events & selectors.EVENT_WRITE:
+                self._write(connection)
+            else:
+                self._read(connection)
+        except OSError:
+            self._close(connection)
+
+    def _read(self, connection: Connection) -> None:
+        data = connection.sock.recv(MAX_HEAD_BYTES)
+        if not data:
+            self._close(connection)
+            return
+        if not connection.keep:
+            return  # answered; it only has to close
+        if not connection.received:
+            # A kept connection was idle until here; its next request has its own time.
+            connection.deadline = min(connection.deadline, time.monotonic() + HEAD_SECONDS)
+        connection.received += data
+        self._next_request(connection)
+
+    def _next_request(self, connection: Connection) -> None:
+        received = connection.received
+        end = received.find(END_OF_HEAD)
+        if end < 0 and len(received) < MAX_HEAD_BYTES:
+            return
+        size = end + len(END_OF_HEAD) if end >= 0 else len(received)
+        head = bytes(received[:size])
+        del received[:size]
+        self._serve(connection, head)
+
+    def _serve(self, connection: Connection, head: bytes) -> None:
+        self.selector.unregister(connection.sock)
+        connection.deadline = float("inf")
+        request, answer = self._parse(connection, head)
+        if request is None:
+            self._send(connection, answer, keep=False)
+        elif request.path in HOT and request.method in ("GET", "HEAD"):
+            self._send(connection, *self._respond(connection, request))
+        else:
+            self.renderers.submit(self._render, connection, request)
+
+    def _parse(self, connection: Connection, head: bytes) -> tuple[Any, bytes]:
+        """The request; or None and the answer to what is not one."""
+        try:
+            return next(RequestParser(self.cfg, iter([head]), connection.address)), b""
+        except StopIteration:
+            return None, b""
+        except Exception as error:  # noqa: BLE001 - gunicorn's own rim: it names them all
+            sink = Sink()
+            self.handle_error(None, sink, connection.address, error)
+            return None, bytes(sink.data)
+
+    def _render(self, connection: Connection, request: Any) -> None:
+        """Runs in a renderer's thread."""
+        self.rendered.append((connection, *self._respond(connection, request)))
+        with suppress(BlockingIOError):  # full: the loop has reason enough to look
+            os.write(self.PIPE[1], b"r")
+
+    def _respond(self, connection: Connection, request: Any) -> tuple[bytes, bool]:
+        """The whole answer to a request, and whether the connection may be kept."""
+        sink = Sink()
+        begun = datetime.now()  # noqa: DTZ005 - gunicorn's access log takes a naive one
+        try:
+            response, environ = wsgi.create(
+                request, sink, connection.address, connection.server, self.cfg
+            )
+            if self.leaving or self.duties.draining() or _has_body(request):
+                response.force_close()
+            body = self.wsgi(environ, response.start_response)
+            try:
+                for chunk in body:
+                    response.write(chunk)
+                response.close()
+            finally:
+                close = getattr(body, "close", None)
+                if close is not None:
+                    close()
+            self.log.access(response, request, environ, datetime.now() - begun)  # noqa: DTZ005
+        except Exception as error:  # noqa: BLE001 - gunicorn's own rim around a request
+            self.handle_error(request, sink, connection.address, error)
+            return bytes(sink.data), False
+        return bytes(sink.data), not response.should_close()
+
+    def _woken(self, _events: int) -> None:
+        """A signal came, or an answer has been rendered."""
+        os.read(self.PIPE[0], 4096)
+        while self.rendered:
+            connection, answer, keep = self.rendered.popleft()
+            self._send(connection, answer, keep=keep)
+
+    def _send(self, connection: Connection, answer: bytes, keep: bool) -> None:  # noqa: FBT001
+        connection.unsent = memoryview(answer)
+        connection.keep = keep
+        connection.deadline = time.monotonic() + WRITE_SECONDS
+        self.selector.register(
+            connection.sock, selectors.EVENT_WRITE, partial(self._ready, connection)
+        )
+        try:
+            self._write(connection)
+        except OSError:
+            self._close(connection)
+
+    def _write(self, connection: Connection) -> None:
+        try:
+            sent = connection.sock.send(connection.unsent)
+        except BlockingIOError:
+            return
+        connection.unsent = connection.unsent[sent:]
+        if len(connection.unsent):
+            return
+        self.selector.modify(
+            connection.sock, selectors.EVENT_READ, partial(self._ready, connection)
+        )
+        now = time.monotonic()
+        if not connection.keep:
+            # Closing over unread bytes would reset the connection and lose the answer.
+            connection.sock.shutdown(socket.SHUT_WR)
+            connection.deadline = now + LINGER_SECONDS
+        elif connection.received:
+            connection.deadline = now + HEAD_SECONDS
+            self._next_request(connection)
+        else:
+            connection.deadline = now + KEEPALIVE_SECONDS
+
+    def _close(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        with suppress(KeyError):  # its answer may be being rendered
+            self.selector.unregister(connection.sock)
+        connection.sock.close()
+
+
+def become_health_worker(worker: Any) -> None:
+    """Makes a freshly forked worker, of whatever class, one that answers health questions."""
+    worker.__class__ = HealthWorker
+    worker.max_requests = sys.maxsize
+
+
+def _rendering(connection: Connection) -> bool:
+    return connection.deadline == float("inf")
+
+
+def _has_body(request: Any) -> bool:
+    """Whether bytes of a body may follow, which nobody is going to read."""
+    return any(name in ("CONTENT-LENGTH", "TRANSFER-ENCODING") for name, _ in request.headers)

@@ -1,0 +1,32 @@
+"""Applications the process tests serve."""
+
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+FOREVER = threading.Event()
+
+
+def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """``/slow?seconds=N`` takes its time, ``/stuck`` never ends, anything else says the pid."""
+    query = parse_qs(environ.get("QUERY_STRING", ""))
+    if environ["PATH_INFO"] == "/slow":
+        FOREVER.wait(float(query["seconds"][0]))
+    if environ["PATH_INFO"] == "/stuck":
+        FOREVER.wait()
+    body = str(os.getpid()).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+# What a test puts into this file decides what importing this module does.
+_mood = Path(os.environ.get("APP_MOOD_FILE", "/nonexistent"))
+if _mood.exists():
+    match _mood.read_text().strip():
+        case "broken":
+            raise RuntimeError("the deploy is broken")
+        case "hanging":
+            FOREVER.wait()

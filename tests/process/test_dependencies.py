@@ -1,0 +1,135 @@
+"""A dependency that is frozen, refused or dripping blocks nobody, and is asked once an interval."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from tests.load import probing
+from tests.pod import ENDPOINTS, Pod, eventually
+from tests.servers.faults import Fault, FaultProxy
+from tests.servers.postgres import Postgres
+from tests.servers.redis import RedisServer, binary
+
+LIVENESS = "/api/system/health/liveness"
+INTERVAL, TIMEOUT, THRESHOLD = 0.5, 1.0, 2
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with RedisServer(binary("valkey")) as server:
+        yield server
+
+
+@contextmanager
+def _behind(
+    server: Postgres | RedisServer, fault: Fault
+) -> Iterator[tuple[str, Callable[[], AbstractContextManager[None]]]]:
+    """A server's URL through a proxy, and what puts the fault between."""
+    port = int(server.url.rpartition("/")[0].rpartition(":")[2])
+    with FaultProxy(("127.0.0.1", port)) as proxy:
+
+        @contextmanager
+        def faulty() -> Iterator[None]:
+            proxy.fault = fault
+            try:
+                yield
+            finally:
+                proxy.fault = Fault.NONE
+
+        yield server.url.replace(f":{port}/", f":{proxy.address[1]}/"), faulty
+
+
+@contextmanager
+def _frozen(
+    server: Postgres | RedisServer,
+) -> Iterator[tuple[str, Callable[[], AbstractContextManager[None]]]]:
+    yield server.url, server.frozen
+
+
+@pytest.mark.parametrize("name", ["database", "redis"])
+@pytest.mark.parametrize("how", ["frozen", "refused", "dripping", "black hole"])
+def test_a_faulty_dependency_blocks_nobody(
+    make_pod: Callable[..., Pod], postgres: Postgres, redis: RedisServer, name: str, how: str
+) -> None:
+    server = postgres if name == "database" else redis
+    faults = {"refused": Fault.REFUSE, "dripping": Fault.DRIP, "black hole": Fault.BLACK_HOLE}
+    with _frozen(server) if how == "frozen" else _behind(server, faults[how]) as (url, faulty):
+        urls = {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
+        pod = make_pod(**{**urls, f"{name.upper()}_URL": url}).start()
+        pod.wait_for(200, "/health")
+        workers = {worker.pid for worker in pod.workers()} | {pod.health_worker}
+        with faulty():
+            begun = time.monotonic()
+            eventually(lambda: pod.get(f"/health/{name}").status == 503, "it is seen to fail")
+            noticed = time.monotonic() - begun
+            assert pod.get(f"/health/{name}").json["error"] in (
+                "timeout",
+                "connection_refused",
+                "connection_lost",
+            )
+            with probing(pod, (*ENDPOINTS, "/"), clients=4, rate=100, keep=True) as seen:
+                enough = seen.total + 200
+                eventually(lambda: seen.total > enough, "some answers")
+            times = sorted(answer.seconds for _, answer in seen.answers)
+            assert pod.get(LIVENESS).status == pod.get(LIVENESS, health=True).status == 200
+        median, p99 = (times[len(times) * percent // 100] * 1000 for percent in (50, 99))
+        bound = THRESHOLD * (INTERVAL + TIMEOUT)
+        print(
+            f"{name} {how}: seen after {noticed:.2f} s of {bound:.1f} s; "
+            f"answers: median {median:.1f} ms, p99 {p99:.1f} ms"
+        )
+        assert not seen.other_than("200", "503", "404"), str(seen)
+        pod.wait_for(200, "/health")
+        assert {worker.pid for worker in pod.workers()} | {pod.health_worker} == workers
+
+
+def test_liveness_does_not_care_what_is_remote(
+    make_pod: Callable[..., Pod], postgres: Postgres, redis: RedisServer
+) -> None:
+    pod = make_pod(
+        DATABASE_URL=postgres.url,
+        REDIS_URL=redis.url,
+        STRIPE_SECRET_KEY="sk_test_0000000000000000",
+        STRIPE_API_BASE="http://127.0.0.1:9",
+        HEALTH_EXTERNAL_INTERVAL_SECONDS="0.5",
+        HEALTH_LIVENESS_STALL_SECONDS="3",
+    ).start()
+    with postgres.frozen(), redis.frozen():
+        pod.wait_for(503, "/health")
+        end = time.monotonic() + 6  # twice the time after which a stuck worker would be one
+        while time.monotonic() < end:
+            for answer in pod.everywhere(LIVENESS):
+                assert answer.status == 200
+    pod.wait_for(200, "/health")
+
+
+def test_probes_do_not_become_queries(make_pod: Callable[..., Pod], postgres: Postgres) -> None:
+    url = postgres.create_database("counted")
+    pod = make_pod(
+        DATABASE_URL=url, WEB_CONCURRENCY="4", HEALTH_DATABASE_INTERVAL_SECONDS="1"
+    ).start()
+    pod.wait_for(200, "/health")
+
+    def selects() -> int:
+        return sum(sql == "SELECT 1" for sql in postgres.statements("mingus-health"))
+
+    def rate(count: int) -> float:
+        """Checks a second, from one check to the one so many later."""
+        first = selects()
+        begun = eventually(lambda: selects() > first and time.monotonic(), "a check")
+        start = selects()
+        end = eventually(lambda: selects() >= start + count and time.monotonic(), "more checks")
+        return (selects() - start) / (end - begun)
+
+    with probing(pod, ENDPOINTS, rate=200):
+        busy = rate(8)
+    print(f"{busy:.2f} checks a second under 200 probes a second; the interval alone gives 1.0")
+    assert busy < 1.2

@@ -1,0 +1,236 @@
+"""What can go wrong with gunicorn itself: refused settings, broken applications, stops."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.health import Role
+from tests.pod import Pod, eventually, free_port
+
+LIVENESS = "/api/system/health/liveness"
+READINESS = "/api/system/health/readiness"
+
+
+def _end(pod: Pod) -> int:
+    """Exit status of a service that does not start."""
+    assert pod.launch().process is not None
+    return pod.process.wait(30)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        pytest.param(["--reuse-port"], "reuse_port cannot be used", id="reuse_port"),
+        pytest.param(["--preload"], "preload_app cannot be used", id="preload"),
+        pytest.param(["--timeout", "0"], "timeout must not be 0", id="timeout"),
+    ],
+)
+def test_settings_that_break_the_roles_are_refused(
+    make_pod: Callable[..., Pod], options: list[str], line: str
+) -> None:
+    pod = make_pod(*options)
+    assert _end(pod) == 78
+    assert line in pod.log
+    assert "Traceback" not in pod.log
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "line"),
+    [
+        pytest.param({"WORKER_CLASS": "gevent"}, 78, "WORKER_CLASS", id="gevent"),
+        pytest.param(
+            {"HEALTH_CHECKS": "nowhere.to.be:found"}, 78, "HEALTH_CHECKS", id="checks not there"
+        ),
+        pytest.param(
+            {"HEALTH_CHECKS": "examples.shop:app", "DATABASE_URL": "sqlite://"},
+            78,
+            "HEALTH_CHECKS",
+            id="checks are none",
+        ),
+        pytest.param(
+            {
+                "HEALTH_CHECKS": "examples.shop:checks",
+                "DATABASE_URL": "sqlite://",
+                "HEALTH_CRITICAL_CHECKS": "stocks",
+            },
+            78,
+            "HEALTH_CRITICAL_CHECKS: stocks",
+            id="unknown critical check",
+        ),
+        pytest.param({"APP_MODULE": "nowhere:app"}, 4, "APP_MODULE: nowhere:app", id="no app"),
+    ],
+)
+def test_what_cannot_start_says_why_in_one_line(
+    make_pod: Callable[..., Pod], settings: dict[str, str], status: int, line: str
+) -> None:
+    pod = make_pod(**settings)
+    assert _end(pod) == status
+    assert line in pod.log
+    assert "Traceback" not in pod.log
+
+
+@pytest.mark.parametrize("variable", ["PORT", "HEALTH_PORT"])
+def test_a_port_that_is_taken_is_named(make_pod: Callable[..., Pod], variable: str) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        pod = make_pod(**{variable: str(port)})
+        assert _end(pod) == 1
+    assert f"{variable} {port}: cannot listen there" in pod.log
+
+
+@pytest.mark.parametrize("mood", ["broken", "hanging"])
+def test_a_broken_deploy_does_not_take_the_old_workers(
+    make_pod: Callable[..., Pod], tmp_path: Path, mood: str
+) -> None:
+    file = tmp_path / "mood"
+    pod = make_pod(
+        APP_MODULE="tests.process.apps:app",
+        APP_MOOD_FILE=str(file),
+        HEALTH_BOOT_SECONDS="2",
+    ).start()
+    old = {worker.pid for worker in pod.workers()}
+    file.write_text(mood)
+    os.kill(pod.pid, signal.SIGHUP)
+    eventually(lambda: "the reload is refused" in pod.log, "the reload is refused")
+    assert {worker.pid for worker in pod.workers()} == old
+    assert pod.status("/anything") == 200
+    file.unlink()
+    os.kill(pod.pid, signal.SIGHUP)
+    eventually(
+        lambda: len(pod.workers()) == 2 and not old & {worker.pid for worker in pod.workers()},
+        "a good deploy goes through",
+    )
+    pod.wait_for(200, READINESS)
+
+
+def test_an_import_that_hangs_at_the_first_start_is_no_progress(
+    make_pod: Callable[..., Pod], tmp_path: Path
+) -> None:
+    file = tmp_path / "mood"
+    file.write_text("hanging")
+    pod = make_pod(
+        APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="2"
+    ).launch()
+    eventually(lambda: pod.status(LIVENESS, health=True) == 200, "alive while it boots")
+    assert pod.get("/api/system/health/startup", health=True).status == 503
+    eventually(lambda: pod.status(LIVENESS, health=True) == 503, "not alive once it is too late")
+
+
+def test_workers_that_are_stuck_are_no_progress(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(
+        APP_MODULE="tests.process.apps:app",
+        WEB_CONCURRENCY="2",
+        THREADS="2",
+        HEALTH_LIVENESS_STALL_SECONDS="3",
+    ).start()
+    held = []
+
+    def hold() -> None:
+        sock = socket.create_connection(("127.0.0.1", pod.port), timeout=5)
+        sock.sendall(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n")
+        held.append(sock)
+
+    try:
+        hold()
+        eventually(lambda: any(worker.in_flight for worker in pod.workers()), "one is held")
+        while pod.get(LIVENESS, health=True).status == 200:
+            if len(held) < 12:
+                hold()
+            free = [worker for worker in pod.workers() if worker.in_flight < worker.threads]
+            assert free or len(held) <= 12
+        assert all(worker.in_flight == 2 for worker in pod.workers())
+        answer = pod.get("/api/system/health/application", health=True)
+        eventually(
+            lambda: (
+                pod.get("/api/system/health/application", health=True).data["error"]
+                == "workers_stalled"
+            ),
+            f"the application check says so, not {answer.data}",
+        )
+        assert pod.get(READINESS, health=True).status == 200
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def test_sigterm_drains_before_it_stops(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(APP_MODULE="tests.process.apps:app", HEALTH_DRAIN_SECONDS="3").start()
+    os.kill(pod.pid, signal.SIGTERM)
+    pod.wait_for(503, READINESS)
+    for health in (False, True):
+        for path in ("/health", "/api/system/health/simple", READINESS):
+            assert pod.get(path, health=health).status == 503
+        for path in (LIVENESS, "/api/system/health/startup", "/metrics"):
+            assert pod.get(path, health=health).status == 200
+    answer = pod.get("/anything", Connection="keep-alive")
+    assert answer.status == 200
+    assert answer.headers["connection"] == "close"
+    assert pod.process is not None
+    assert pod.process.wait(30) == 0
+    assert "Traceback" not in pod.log
+
+
+def test_the_health_worker_outlives_its_siblings(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(APP_MODULE="tests.process.apps:app", HEALTH_DRAIN_SECONDS="0").start()
+    with socket.create_connection(("127.0.0.1", pod.port), timeout=30) as slow:
+        slow.sendall(b"GET /slow?seconds=3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        eventually(lambda: any(worker.in_flight for worker in pod.workers()), "it is served")
+        os.kill(pod.pid, signal.SIGTERM)
+        eventually(lambda: pod.status("/health", health=True) == 503, "draining")
+        assert pod.get(LIVENESS, health=True).status == 200
+        answer = b""
+        while chunk := slow.recv(4096):
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert pod.process is not None
+    assert pod.process.wait(30) == 0
+
+
+def test_a_second_sigterm_skips_the_wait(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(HEALTH_DRAIN_SECONDS="3000").start()
+    os.kill(pod.pid, signal.SIGTERM)
+    pod.wait_for(503, READINESS)
+    os.kill(pod.pid, signal.SIGTERM)
+    assert pod.process is not None
+    assert pod.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGQUIT])
+def test_an_immediate_stop_skips_all_of_it(
+    make_pod: Callable[..., Pod], sig: signal.Signals
+) -> None:
+    pod = make_pod(HEALTH_DRAIN_SECONDS="3000").start()
+    os.kill(pod.pid, sig)
+    assert pod.process is not None
+    assert pod.process.wait(30) == 0
+
+
+def test_nothing_is_left_behind_after_kill_nine_of_the_master(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod().start()
+    workers = [worker.pid for role in Role for worker in pod.workers(role)]
+    os.kill(pod.pid, signal.SIGKILL)
+    for pid in workers:
+        eventually(lambda: not _runs(pid), f"worker {pid} has left")  # noqa: B023
+    eventually(lambda: not _servers(pod), "the embedded server has left")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _servers(pod: Pod) -> list[str]:
+    """Command lines of the embedded servers of a pod."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_text())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return [line for line in lines if str(pod.directory) in line and "valkey" in line]

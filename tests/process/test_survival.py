@@ -1,0 +1,183 @@
+"""What dies, reloads or is replaced under load, and what clients see of it: nothing."""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.health import Role
+from service.scoreboard import process_start
+from tests.load import CUT_OFF, Seen, probing
+from tests.pod import Pod, eventually
+
+PATHS = (
+    "/health",
+    "/api/system/health/readiness",
+    "/api/system/health/liveness",
+    "/api/system/health/startup",
+    "/api/system/health/simple",
+    "/metrics",
+)
+SAMPLE = re.compile(r"^(\w+(?:_total|_count|_bucket|_sum)\S*?(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
+
+
+def counters(exposition: bytes) -> dict[str, float]:
+    """Everything in an exposition that may only rise."""
+    return {name: float(value) for name, value in SAMPLE.findall(exposition.decode())}
+
+
+@contextmanager
+def scraping(pod: Pod) -> Iterator[list[str]]:
+    """Scrapes both listeners in turn; what fell, and by how much, is collected."""
+    fallen: list[str] = []
+    stop = threading.Event()
+
+    def scrape() -> None:
+        last: dict[str, float] = {}
+        health = False
+        while not stop.wait(0.05):
+            health = not health
+            try:
+                answer = pod.get("/metrics", health=health)
+            except OSError:
+                continue  # counted by the other clients
+            now = counters(answer.body)
+            fallen.extend(
+                f"{name}: {last[name]} -> {now.get(name)}"
+                for name in last
+                if now.get(name, -1.0) < last[name]
+            )
+            last = now
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield fallen
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+@contextmanager
+def unharmed(pod: Pod, *, killed: bool = False) -> Iterator[Seen]:
+    """Nothing but right answers on both listeners, and no counter that falls."""
+    with scraping(pod) as fallen, probing(pod, PATHS) as seen:
+        eventually(lambda: seen.total > 50, "some probes")
+        yield seen
+        settled = seen.total
+        eventually(lambda: seen.total > settled + 100, "some probes more")
+    print(seen)
+    assert not seen.other_than("200", *(CUT_OFF if killed else ())), f"{seen}\n{pod.log[-6000:]}"
+    cut_off = sum(seen.other_than("200").values())
+    assert cut_off <= 40, str(seen)
+    assert fallen == []
+
+
+def metric_files(pod: Pod) -> int:
+    return len(list((pod.directory / "run" / "metrics").glob("*.db")))
+
+
+def gone(pid: int) -> Callable[[], bool]:
+    start = process_start(pid)
+    return lambda: process_start(pid) != start
+
+
+@pytest.fixture(params=["gthread", "sync"])
+def pod(make_pod: Callable[..., Pod], request: pytest.FixtureRequest) -> Pod:
+    return make_pod(
+        APP_MODULE="tests.process.apps:app", WORKER_CLASS=request.param, WEB_CONCURRENCY="3"
+    ).start()
+
+
+def test_kill_of_each_web_worker(pod: Pod) -> None:
+    with unharmed(pod, killed=True):
+        for worker in pod.workers():
+            os.kill(worker.pid, signal.SIGKILL)
+            eventually(gone(worker.pid), "the worker is dead")
+            eventually(lambda: len(pod.workers()) == 3, "the worker is replaced")
+
+
+def test_kill_of_the_health_worker(pod: Pod) -> None:
+    with unharmed(pod, killed=True):
+        for _ in range(3):
+            old = pod.health_worker
+            os.kill(old, signal.SIGKILL)
+            eventually(gone(old), "the health worker is dead")
+            eventually(lambda: pod.workers(Role.HEALTH), "the health worker is replaced")
+            eventually(lambda: pod.status("/health", health=True) == 200, "it answers")
+
+
+def test_reloads_in_a_row(pod: Pod) -> None:
+    before = metric_files(pod)
+    with unharmed(pod):
+        for reload in range(3):
+            os.kill(pod.pid, signal.SIGHUP)
+            eventually(lambda: pod.board.generation > reload, "the reload has begun")  # noqa: B023
+        old = [worker.pid for worker in pod.workers() if worker.generation < 3]
+        eventually(
+            lambda: {worker.generation for worker in pod.workers()} == {3}, f"{old} are replaced"
+        )
+        eventually(lambda: len(pod.workers()) == 3, "three workers")
+        assert len(pod.workers(Role.HEALTH)) == 1
+    # Every generation that lives at once has files of its own; none has more.
+    assert metric_files(pod) <= 4 * before
+
+
+def test_more_and_fewer_workers(pod: Pod) -> None:
+    with unharmed(pod):
+        os.kill(pod.pid, signal.SIGTTIN)
+        eventually(lambda: len(pod.workers()) == 4, "one worker more")
+        for fewer in (3, 2, 1):
+            os.kill(pod.pid, signal.SIGTTOU)
+            eventually(lambda: len(pod.workers()) == fewer, f"{fewer} workers")  # noqa: B023
+        os.kill(pod.pid, signal.SIGTTOU)
+        os.kill(pod.pid, signal.SIGTTIN)
+        eventually(lambda: len(pod.workers()) == 2, "the last web worker was not taken")
+        assert len(pod.workers(Role.HEALTH)) == 1
+
+
+def test_upgrade_in_place(pod: Pod) -> None:
+    old_master = pod.pid
+    pod_id, uptime = pod.board.pod_id, pod.get("/api/system/health/liveness").data["uptime_seconds"]
+    with unharmed(pod):
+        os.kill(old_master, signal.SIGUSR2)
+        eventually(lambda: pod.board.master[0] != old_master, "a new master")
+        eventually(lambda: len(pod.workers()) == 3, "its workers")
+        eventually(lambda: len(pod.workers(Role.HEALTH)) == 1, "its health worker")
+        new_master = pod.board.master[0]
+        os.kill(old_master, signal.SIGQUIT)
+        eventually(gone(old_master), "the old master is gone")
+    assert pod.board.pod_id == pod_id
+    assert pod.get("/api/system/health/liveness").data["uptime_seconds"] >= uptime
+    os.kill(new_master, signal.SIGTERM)
+    eventually(gone(new_master), "the new master stops too")
+
+
+def test_recycled_workers(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod("--max-requests", "50", WEB_CONCURRENCY="2").start()
+    with unharmed(pod):
+        first = {worker.pid for worker in pod.workers()}
+        eventually(
+            lambda: not first & {worker.pid for worker in pod.workers()}, "both were recycled"
+        )
+    # Two slots for the workers, one for the health worker, and those of workers just leaving.
+    assert metric_files(pod) <= 6 * 4
+    assert Path(f"/proc/{pod.health_worker}").exists()
+
+
+def test_health_worker_killed_while_draining(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(HEALTH_DRAIN_SECONDS="30").start()
+    os.kill(pod.pid, signal.SIGTERM)
+    pod.wait_for(503, "/api/system/health/readiness")
+    os.kill(pod.health_worker, signal.SIGKILL)
+    eventually(
+        lambda: pod.status("/api/system/health/liveness", health=True) == 200, "it is replaced"
+    )
+    pod.wait_for(503, "/api/system/health/readiness")
+    os.kill(pod.pid, signal.SIGTERM)
+    assert pod.stop() == 0
