@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,7 +56,9 @@ def _serve(options: argparse.Namespace) -> int:
             return _say(f"{variable.upper()} {getattr(given, variable)}: {why}", 1)
     if sys.stderr.isatty():
         _print_addresses(given)
-    command = [sys.executable, "-m", "gunicorn", "--config", str(_configuration())]
+    # The script, not `-m gunicorn`: USR2 starts again what was started, by its first argument.
+    gunicorn = Path(sysconfig.get_path("scripts")) / "gunicorn"
+    command = [sys.executable, str(gunicorn), "--config", str(_configuration())]
     return _become([*command, *options.gunicorn])
 
 

@@ -77,7 +77,7 @@ def health(
     redis = _embedded(settings)
     monitor = _monitor(settings, board, instruments, redis, epoch=epoch)
     monitor.start()
-    duties = WatchDuties(board, slot, generation, monitor, redis, patience)
+    duties = WatchDuties(board, slot, generation, epoch, monitor, redis, patience)
     views = _views(settings, board)
     front = _front(views, slot, instruments, lambda: _flask(views, Role.HEALTH).wsgi_app)
     return front, duties

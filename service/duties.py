@@ -26,6 +26,7 @@ class WatchDuties:
         board: The pod's scoreboard.
         slot: The worker's own.
         generation: Number of the reload it was born in.
+        epoch: Rank of its publications.
         monitor: What it watches over.
         redis: The embedded server, where there is one.
         patience: Seconds after SIGTERM after which it leaves whoever is still there.
@@ -36,6 +37,7 @@ class WatchDuties:
         board: Scoreboard,
         slot: Slot,
         generation: int,
+        epoch: int,
         monitor: Monitor,
         redis: EmbeddedRedis | None,
         patience: float,
@@ -44,6 +46,7 @@ class WatchDuties:
         self._board = board
         self._slot = slot
         self._generation = generation
+        self._epoch = epoch
         self._monitor = monitor
         self._redis = redis
         self._patience = patience
@@ -65,13 +68,18 @@ class WatchDuties:
         return True
 
     def may_leave(self) -> bool:
-        """Asked after a SIGTERM: replaced by a reload, left alone, or out of patience."""
+        """Asked after a SIGTERM: whether a successor watches, or nobody is left to watch.
+
+        While neither is so, it goes on watching and answering, but not for ever.
+        """
         now = self._clock()
         if self._leaving_since is None:
             self._leaving_since = now
-        replaced = self._board.generation != self._generation
-        late = now - self._leaving_since > self._patience
-        return replaced or late or not self._web_workers_live()
+        if now - self._leaving_since > self._patience:
+            return True
+        if self._board.generation != self._generation:
+            return self._board.newest_epoch > self._epoch
+        return not self._web_workers_live()
 
     def draining(self) -> bool:
         """Whether the pod is leaving."""

@@ -208,10 +208,17 @@ class Monitor:
         }
         now = clock()
         self._states = _resumed(probes, scoreboard)
-        self._due = {name: first_start(now, chance()) for name in self._runners}
+        self._due = {name: self._first_due(name, now) for name in self._runners}
         self._published = float("-inf")
         self._logged: dict[str, tuple[str | None, float]] = {}
         self.ticked = now
+
+    def _first_due(self, name: str, now: float) -> float:
+        """When a check runs first here: as its predecessor would have, if it had one."""
+        state = self._states[name]
+        if state.run is None:
+            return first_start(now, self._chance())
+        return next_start(state, self._chance())
 
     # -- the thread
 

@@ -337,13 +337,13 @@ class Scoreboard:
 
     @property
     def finished(self) -> int:
-        """Requests finished by all workers, dead ones included, since the pod started."""
+        """Requests finished by all web workers, dead ones included, since the pod started."""
         return sum(self._slot_words(S_FINISHED))
 
     @property
     def in_flight(self) -> int:
-        """Requests being served now."""
-        return sum(worker.in_flight for worker in self.workers())
+        """Requests the web workers are serving now."""
+        return sum(worker.in_flight for worker in self.workers() if worker.role is Role.WEB)
 
     def _slot_words(self, word: int) -> list[int]:
         return self._words[self._slots_at + word : self._buffers_at : SLOT_WORDS].tolist()
@@ -376,6 +376,11 @@ class Scoreboard:
     def rank(self) -> int:
         """Rank of the newest publication; 0 when there is none."""
         return max(self._words[HEADER_WORDS : HEADER_WORDS + PUBLISHERS].tolist())
+
+    @property
+    def newest_epoch(self) -> int:
+        """Epoch of the newest publication; 0 when there is none."""
+        return self.rank >> 32
 
     def newest(self) -> Publication | None:
         """The newest publication; None when there is none, or none that can be read whole."""
@@ -455,7 +460,7 @@ class Slot:
         """Counts a request out. The caller holds the worker's own lock."""
         words = self._words
         words[S_IN_FLIGHT] -= 1
-        words[S_FINISHED] += 1
+        words[S_FINISHED] += words[S_ROLE] == Role.WEB
         words[S_ALL_BUSY] = words[S_ALL_OCCUPIED] = 0
 
     @property

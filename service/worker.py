@@ -32,7 +32,7 @@ HEAD_SECONDS = 2.0
 WRITE_SECONDS = 3.0
 KEEPALIVE_SECONDS = 15.0
 LINGER_SECONDS = 1.0
-STOP_SECONDS = 2.0
+STOP_SECONDS = HEAD_SECONDS + 1.0
 MAX_HEAD_BYTES = 16 * 1024
 MAX_CONNECTIONS = 512
 RENDERERS = 4
@@ -68,9 +68,19 @@ class Connection:
         received: What it has sent and nobody has looked at.
         unsent: What it has not taken yet of its answer.
         keep: Whether it may ask again.
+        answered: Whether it has been answered before.
     """
 
-    __slots__ = ("address", "deadline", "keep", "received", "server", "sock", "unsent")
+    __slots__ = (
+        "address",
+        "answered",
+        "deadline",
+        "keep",
+        "received",
+        "server",
+        "sock",
+        "unsent",
+    )
 
     def __init__(self, sock: socket.socket, address: Any, server: Any, deadline: float) -> None:
         self.sock = sock
@@ -80,6 +90,17 @@ class Connection:
         self.received = bytearray()
         self.unsent = memoryview(b"")
         self.keep = True
+        self.answered = False
+
+    @property
+    def owed(self) -> bool:
+        """Whether a stopping server still owes it something: an answer, or a first hearing."""
+        return bool(self.unsent) or self.rendering or not self.answered
+
+    @property
+    def rendering(self) -> bool:
+        """Whether its answer is being rendered."""
+        return self.deadline == float("inf")
 
 
 class Sink:
@@ -111,6 +132,10 @@ class HealthWorker(Worker):
         """SIGTERM: leave as soon as nobody needs answers any more."""
         self.leaving = True
 
+    def handle_quit(self, sig: int, frame: Any) -> None:  # noqa: ARG002 - gunicorn's signature
+        """SIGQUIT, SIGINT: leave now, with what is owed to clients already here."""
+        self.alive = False
+
     def init_process(self) -> None:
         """Prepares the loop, then enters it by gunicorn's way."""
         self.leaving = False
@@ -135,7 +160,9 @@ class HealthWorker(Worker):
                 self.selector.unregister(listener.sock)
                 listener.close()
             limit = time.monotonic() + STOP_SECONDS
-            self._serve_until(lambda: not self._answering() or time.monotonic() > limit)
+            self._serve_until(
+                lambda: not any(each.owed for each in self.connections) or time.monotonic() > limit
+            )
         finally:
             self.duties.stop()
             self.renderers.shutdown(wait=False, cancel_futures=True)
@@ -148,9 +175,6 @@ class HealthWorker(Worker):
             return True
         return False
 
-    def _answering(self) -> bool:
-        return any(len(each.unsent) or _rendering(each) for each in self.connections)
-
     def _serve_until(self, done: Callable[[], bool]) -> None:
         next_beat = 0.0
         while not done():
@@ -158,7 +182,7 @@ class HealthWorker(Worker):
             if now >= next_beat:
                 next_beat = now + BEAT
                 self.notify()
-                if not self.duties.beat(sum(map(_rendering, self.connections))):
+                if not self.duties.beat(sum(each.rendering for each in self.connections)):
                     sys.exit(1)
             self._close_late(now)
             deadlines = (connection.deadline for connection in self.connections)
@@ -283,7 +307,7 @@ class HealthWorker(Worker):
 
     def _send(self, connection: Connection, answer: bytes, keep: bool) -> None:  # noqa: FBT001
         connection.unsent = memoryview(answer)
-        connection.keep = keep
+        connection.keep, connection.answered = keep, True
         connection.deadline = time.monotonic() + WRITE_SECONDS
         self.selector.register(
             connection.sock, selectors.EVENT_WRITE, partial(self._ready, connection)
@@ -326,10 +350,6 @@ def become_health_worker(worker: Any) -> None:
     """Makes a freshly forked worker, of whatever class, one that answers health questions."""
     worker.__class__ = HealthWorker
     worker.max_requests = sys.maxsize
-
-
-def _rendering(connection: Connection) -> bool:
-    return connection.deadline == float("inf")
 
 
 def _has_body(request: Any) -> bool:

@@ -16,7 +16,7 @@ class Pod:
         at: The moment, Unix seconds.
         booted_at: Start of the pod's master, Unix seconds.
         uptime: Seconds since then on the monotonic clock.
-        in_flight: Requests being served at this moment, over all workers.
+        in_flight: Requests the web workers are serving at this moment.
     """
 
     snapshot: Snapshot

@@ -46,7 +46,7 @@ class WorkerSlot:
         all_busy_since: Since when every thread has been busy with the same requests,
             monotonic seconds, 0 when one is free.
         all_occupied_since: The same for threads held by connections, 0 when one is free.
-        finished: Requests finished in this slot since the pod started.
+        finished: Requests web workers have finished in this slot since the pod started.
     """
 
     slot: int

@@ -6,7 +6,8 @@ a worker dies.
 
 In reading order: ``files`` (the bytes on disk), ``writer`` (a process counts into them),
 ``slots`` (whose files they are), ``instruments`` (what is counted), ``formats`` (what a caller
-can ask for), ``reader`` (all files together), ``exposition`` (the whole answer).
+can ask for), ``series`` (the lines of the answer), ``reader`` (all files together),
+``exposition`` (the whole answer).
 """
 
 from service.metrics.exposition import expose

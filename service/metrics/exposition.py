@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 
 # Every gauge, in the order of the answer. Not one needs an escape: see ``expose``.
 GAUGES = {
-    "mingus_database_status": "1 database healthy or warning, 0 unhealthy or unknown",
-    "mingus_redis_status": "1 Redis healthy or warning, 0 unhealthy or unknown",
+    "mingus_database_status": "Status of database: 1 healthy or warning, 0 unhealthy or unknown",
+    "mingus_redis_status": "Status of redis: 1 healthy or warning, 0 unhealthy or unknown",
     "mingus_database_response_time_ms": "Round trip of the database's connection test",
     "mingus_redis_response_time_ms": "Round trip of a Redis PING",
     "mingus_cpu_usage_percent": "CPU in use",
@@ -39,20 +39,20 @@ GAUGES = {
     "db_connection_pool_used": "Connections in use, over all workers",
     "redis_memory_bytes": "Memory Redis uses",
     "redis_connected_clients": "Clients connected to Redis",
-    "mingus_health_status": "One series per state, 1 for the current one of the whole pod",
-    "mingus_health_check_state": "One series per state, 1 for the current one",
+    "mingus_health_status": "One series per state, 1 for the current one of all checks together",
+    "mingus_health_check_state": "One series per state, 1 for the current one of the check",
     "mingus_health_ready": "Whether the pod should get traffic",
     "mingus_health_started": "Whether the pod has ever been serving",
-    "mingus_health_lifecycle": "One series per state, 1 for the current one",
-    "mingus_health_check_last_run_timestamp_seconds": "End of the newest run",
-    "mingus_health_check_last_success_timestamp_seconds": "End of the newest run that passed",
+    "mingus_health_lifecycle": "One series per state, 1 for the current one of the pod's life",
+    "mingus_health_check_last_run_timestamp_seconds": "End of the newest run, Unix time",
+    "mingus_health_check_last_success_timestamp_seconds": "End of the newest passed run, Unix time",
     "mingus_health_check_interval_seconds": "Time from the end of a run to the next",
     "mingus_health_check_expiry_seconds": "Age beyond which a result says nothing any more",
     "mingus_health_workers": "Web workers configured, and web workers that make progress",
     "mingus_health_requests_in_flight": "Requests being served",
-    "mingus_health_start_timestamp_seconds": "Start of the pod's master",
+    "mingus_health_start_timestamp_seconds": "Start of the pod's master, Unix time",
     "mingus_health_snapshot_readable": "Whether the pod's shared state can be read",
-    "mingus_health_metric_files_damaged": "Metric files that are not counted as a whole",
+    "mingus_health_metric_files_damaged": "Metric files that are not counted, or in part only",
     "mingus_health_build_info": "1, with the version of the application",
 }
 

@@ -22,27 +22,21 @@ import re
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, reduce
-from itertools import accumulate
-from json import loads
-from math import isnan
-from operator import add, gt, itemgetter, lt
+from collections.abc import Callable, Collection, Sequence
+from functools import reduce
+from operator import add, gt, lt
 from pathlib import Path
 from typing import Any
 
 import structlog
-from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
-from prometheus_client.utils import floatToGoString
 
 from service.metrics.files import CORRUPT, HEADER_BYTES, DamagedError, entries, used
 from service.metrics.formats import Format
+from service.metrics.series import Series, families, named, picker
 
 log = structlog.get_logger(__name__)
 
 PAGE = 4096
-ZERO = -1  # cell behind the others that is always 0
 
 _NAME = re.compile(
     r"(?P<kind>counter|histogram|summary|gauge_(?:live)?(?P<mode>all|sum|min|max|mostrecent))"
@@ -50,32 +44,6 @@ _NAME = re.compile(
 )
 
 Row = Sequence[float]
-Labels = tuple[tuple[str, str], ...]
-
-_go_float: Callable[[float], str] = floatToGoString
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Series:
-    """One line of the answer, apart from its number. There is one object of each.
-
-    Attributes:
-        family: The metric it belongs to.
-        kind: The kind of files it comes from, such as ``histogram`` or ``gauge_max``.
-        meaning: The metric's help.
-        sample: The series' own name.
-        labels: Sorted, and without ``le``.
-        bound: Upper end of a bucket of a histogram; None for everything else.
-        prefix: The line up to its number.
-    """
-
-    family: str
-    kind: str
-    meaning: str
-    sample: str
-    labels: Labels
-    bound: float | None
-    prefix: str
 
 
 class MultiprocessReader:
@@ -83,6 +51,10 @@ class MultiprocessReader:
 
     Args:
         directory: Where the files are. It may come and go.
+
+    Attributes:
+        damaged: Files that the newest scrape could not use as a whole, or not at all, or that
+            lie in quarantine.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -95,11 +67,7 @@ class MultiprocessReader:
         self._by_meaning: dict[tuple[Any, ...], Series] = {}
         self._plan: _Plan | None = None
         self._make_room(PAGE)
-
-    @property
-    def damaged(self) -> int:
-        """Files that the newest scrape could not use as a whole, or that lie in quarantine."""
-        return self._out_of_reach + sum(file.damaged for file in self._files.values())
+        self.damaged = 0
 
     def render(
         self,
@@ -125,6 +93,7 @@ class MultiprocessReader:
                 for file in self._files.values():
                     self._copy(file, file.parsed)
                     file.gather(self._doubles)
+            self.damaged = self._out_of_reach + sum(f.damaged for f in self._files.values())
             totals = self._plan.totals()
             shown = (family for family in self._plan.families if family.name not in without)
             return "".join(family.text(form, totals, names) for family in shown)
@@ -217,7 +186,7 @@ class MultiprocessReader:
         try:
             for key, at, after in entries(self._buffer, file.parsed, end):
                 if key not in known:
-                    known[key] = self._the_one(_named(file.kind, process, key))
+                    known[key] = self._the_one(named(file.kind, process, key))
                 file.series.append(known[key])
                 file.at.append(at)
                 file.parsed = after
@@ -272,6 +241,8 @@ class _File:
         self.damaged = False
         self.series: list[Series] = []
         self.at: list[int] = []
+        self.row: Row = ()
+        self.ranks: Row = ()
         self.arrange({})
 
     def arrange(self, cells: dict[Series, int]) -> None:
@@ -280,8 +251,8 @@ class _File:
             (cells[series], at) for series, at in zip(self.series, self.at, strict=True)
         )
         self.cells = tuple(cell for cell, _ in ordered)
-        self._pick = _picker([at for _, at in ordered])
-        self._pick_stamps = _picker([at + 1 for _, at in ordered])
+        self._pick = picker([at for _, at in ordered])
+        self._pick_stamps = picker([at + 1 for _, at in ordered])
 
     def gather(self, doubles: "memoryview[float]") -> None:
         """Takes its numbers out of its bytes."""
@@ -311,7 +282,7 @@ class _Plan:
             elif file.cells:
                 groups[file.cells].append(file)
         self._groups = list(groups.items())
-        self.families = [_Family(series, self.cells) for series in _families(self.cells)]
+        self.families = families(self.cells)
 
     def totals(self) -> list[float | None]:
         """The numbers of all files together, by cell; None for what nobody has ever set."""
@@ -337,141 +308,5 @@ class _Plan:
                     totals[cell] = value + 0.0  # so that -0.0 is printed as other zeros are
 
 
-class _Family:
-    """One metric as it is printed."""
-
-    def __init__(self, series: Sequence[Series], cells: dict[Series, int]) -> None:
-        self.name = series[0].family
-        self._heads = {form: _head(series[0], form) for form in (Format.TEXT, Format.OPENMETRICS)}
-        self._samples: list[str] = []
-        self._prefixes: list[str] = []
-        self._buckets: list[slice] = []  # each run of buckets, with the count that ends it
-        order: list[int] = []
-        by_labels: dict[Labels, list[Series]] = defaultdict(list)
-        for one in series:
-            by_labels[one.labels].append(one)
-        for labels, members in by_labels.items():
-            members.sort(key=_position)
-            self._samples += [one.sample for one in members]
-            self._prefixes += [one.prefix for one in members]
-            order += [cells[one] for one in members]
-            buckets = sum(one.bound is not None for one in members)
-            if buckets:
-                self._buckets.append(slice(len(order) - buckets, len(order) + 1))
-                self._samples.append(f"{self.name}_count")
-                self._prefixes.append(_prefix(f"{self.name}_count", labels))
-                order.append(ZERO)
-        self._pick = _picker(order)
-
-    def text(self, form: Format, totals: Sequence[float | None], names: Collection[str]) -> str:
-        """The metric's head and lines, or those of some names, or nothing."""
-        values: list[Any] = list(self._pick(totals))
-        for run in self._buckets:
-            values[run] = accumulate(values[run])
-        printed, head = self._heads[form]
-        whole = not names or self.name in names or printed in names
-        if whole and None not in values:
-            return head + "".join(map(add, self._prefixes, map(_end_of_line, values)))
-        lines = [
-            prefix + _end_of_line(value)
-            for sample, prefix, value in zip(self._samples, self._prefixes, values, strict=True)
-            if value is not None and (whole or sample in names)
-        ]
-        return head + "".join(lines) if whole or lines else ""
-
-
 # How files that are no summands settle whose number stands, the later against the standing.
 _WINS: dict[str, Callable[[float, float], bool]] = {"min": lt, "max": gt, "mostrecent": gt}
-
-
-def _picker(indices: Sequence[int]) -> Callable[[Any], Sequence[Any]]:
-    """Takes the values at some places out of a sequence, as fast as that goes."""
-    if len(indices) > 1:
-        return itemgetter(*indices)
-    return lambda values: [values[index] for index in indices]
-
-
-def _families(found: Iterable[Series]) -> Iterable[list[Series]]:
-    """Series by metric.
-
-    Where an old and a new release disagree on what a metric is, the one met last is right:
-    no name may be shown twice.
-    """
-    by_definition: dict[tuple[str, str], list[Series]] = defaultdict(list)
-    for series in found:
-        by_definition[series.family, series.kind].append(series)
-    return {family: members for (family, _), members in by_definition.items()}.values()
-
-
-def _position(series: Series) -> tuple[bool, float]:
-    """Where a series stands among those of the same labels: buckets last, and in order."""
-    return series.bound is not None, series.bound or 0.0
-
-
-def _named(kind: str, process: str, key: bytes) -> Series:
-    """The series that a key names.
-
-    Args:
-        kind: Of the file it is in.
-        process: Whose it is, where each process's number is shown by itself; else empty.
-        key: As it is in the file.
-
-    Raises:
-        ValueError, RecursionError: It names none.
-    """
-    match loads(key.decode()):
-        case [str(family), str(sample), dict(labels), str(meaning)]:
-            _check_words(family, sample, labels)
-        case _:
-            raise DamagedError("a key without its four parts")
-    bound = None
-    if kind.startswith("gauge"):
-        labels = {**labels, "pid": process}
-        if not process:
-            del labels["pid"]
-    elif kind == "histogram" and "le" in labels:
-        bound = float(labels.pop("le"))
-        sample = f"{family}_bucket"
-        if isnan(bound):
-            raise DamagedError("a bucket without an end")
-    pairs = tuple(sorted(labels.items()))
-    return Series(family, kind, meaning, sample, pairs, bound, _prefix(sample, pairs, bound))
-
-
-def _check_words(family: str, sample: str, labels: dict[str, Any]) -> None:
-    if not all(isinstance(value, str) for value in labels.values()):
-        raise DamagedError("a label that is no text")
-    # The client's escaping lets a line break at the end of a name through.
-    if not all(name and "\n" not in name for name in (family, sample, *labels)):
-        raise DamagedError("a name that is none")
-
-
-def _prefix(sample: str, labels: Labels, bound: float | None = None) -> str:
-    """The line of a sample up to its number."""
-    if bound is not None:
-        labels = tuple(sorted((*labels, ("le", _go_float(bound)))))
-    pairs = [f'{escape_label_name(name)}="{_quoted(value)}"' for name, value in labels]
-    braced = f"{{{','.join(pairs)}}}" if pairs else ""
-    return f"{escape_metric_name(sample)}{braced} "
-
-
-def _head(series: Series, form: Format) -> tuple[str, str]:
-    """The name a metric is printed under, and the lines that introduce it."""
-    kind = series.kind.partition("_")[0]
-    name, meaning = series.family, series.meaning
-    if form is Format.OPENMETRICS:
-        meaning = _quoted(meaning)
-    else:
-        name = f"{name}_total" if kind == "counter" else name
-        meaning = meaning.replace("\\", r"\\").replace("\n", r"\n")
-    escaped = escape_metric_name(name)
-    return name, f"# HELP {escaped} {meaning}\n# TYPE {escaped} {kind}\n"
-
-
-@lru_cache(maxsize=8192)
-def _end_of_line(value: float) -> str:
-    return f"{_go_float(value)}\n"
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

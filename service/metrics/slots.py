@@ -11,10 +11,9 @@ file drops it, so nothing else here ever opens one.
 """
 
 import fcntl
-import itertools
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -33,21 +32,37 @@ Reserve = Callable[[Path, int], None]
 
 @dataclass(frozen=True, slots=True)
 class MetricSlot:
-    """The slot of one process. Nothing frees it but the process's end.
+    """The slot of one process. Nothing frees it but the end of the process.
 
     Attributes:
         directory: Where the files are.
-        number: The slot; None when not even a lock file could be had.
         owner: Process id of the one who took it.
+        number: The slot; None when not even a lock file could be had.
+        lock: Descriptor of the lock file, or None; open as long as the process lives.
         shared: Whether the process counts into files; if not, into memory nobody else sees.
         quarantined: Files of the slot found broken when it was taken.
     """
 
     directory: Path
-    number: int | None
     owner: int
-    shared: bool
+    number: int | None = None
+    lock: int | None = None
+    shared: bool = False
     quarantined: int = 0
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has the slot, by the lock file that others go by.
+
+        A forked child has not, nor has anybody after the directory has been emptied.
+        """
+        if self.lock is None or os.getpid() != self.owner:
+            return False
+        try:
+            there = _lock_file(self.directory, self.number).stat()
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self.lock))
 
     @property
     def identity(self) -> str:
@@ -59,7 +74,13 @@ class MetricSlot:
         return str(self.number) if pid == self.owner else f"p{pid}"
 
     def path(self, kind: str) -> Path:
-        """This process's file of a kind, such as ``counter`` or ``gauge_max``."""
+        """This process's file of a kind, such as ``counter`` or ``gauge_max``.
+
+        Raises:
+            FileNotFoundError: The slot is no longer the owner's, nor are its files.
+        """
+        if os.getpid() == self.owner and not self.held:
+            raise FileNotFoundError(f"the lock file of metric slot {self.number} is gone")
         return self.directory / f"{kind}_{self.identity}.db"
 
     def use(self) -> None:
@@ -97,39 +118,52 @@ def take_slot(directory: Path, *, reserve: Reserve = reserve) -> MetricSlot:
         reserve: Makes a file of a size with all its blocks, or raises OSError.
     """
     directory = directory.resolve()
-    held = _taken.get(directory)
-    if held is None or held.owner != os.getpid():
-        held = _taken[directory] = _take(directory, reserve)
-    return held
+    slot = _taken.get(directory)
+    if slot is None or not slot.held:
+        slot = _taken[directory] = _take(directory, reserve)
+    return slot
 
 
 _taken: dict[Path, MetricSlot] = {}
 
 
 def _take(directory: Path, reserve: Reserve) -> MetricSlot:
-    number, quarantined = None, 0
+    slot = MetricSlot(directory, os.getpid())
     try:
-        number = next(n for n in itertools.count() if _locked(directory / f"slot{n}.lock"))
+        number, lock = _lock_lowest(directory)
+        slot = replace(slot, number=number, lock=lock)
         for path in directory.glob(f"gauge_live*_{number}.db"):
             path.unlink(missing_ok=True)
-        quarantined = _quarantine(directory.glob(f"*_{number}.db"))
+        slot = replace(slot, quarantined=_quarantine(directory.glob(f"*_{number}.db")))
         for kind, size in RESERVED.items():
             reserve(directory / f"{kind}_{number}.db", size)
     except OSError as error:
-        log.warning("metrics not shared", slot=number, reason=str(error))
-        return MetricSlot(directory, number, os.getpid(), shared=False, quarantined=quarantined)
-    return MetricSlot(directory, number, os.getpid(), shared=True, quarantined=quarantined)
+        log.warning("metrics not shared", slot=slot.number, reason=str(error))
+        return slot
+    return replace(slot, shared=True)
 
 
-def _locked(path: Path) -> bool:
-    """Locks a file for the life of the process; whether nobody else had."""
+def _lock_lowest(directory: Path) -> tuple[int, int]:
+    """Number and descriptor of the lowest slot that nobody holds, locked."""
+    number = 0
+    while (lock := _locked(_lock_file(directory, number))) is None:
+        number += 1
+    return number, lock
+
+
+def _lock_file(directory: Path, number: int | None) -> Path:
+    return directory / f"slot{number}.lock"
+
+
+def _locked(path: Path) -> int | None:
+    """The descriptor of a file, locked; None if somebody else has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         os.close(descriptor)
-        return False
-    return True
+        return None
+    return descriptor
 
 
 def _quarantine(paths: Iterable[Path]) -> int:

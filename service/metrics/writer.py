@@ -36,12 +36,13 @@ class Writer:
     """The numbers of this process and the files they are in.
 
     Attributes:
-        lock: Held for every change of a number.
+        lock: Held for every change of a number. Reentrant, for what counts while it logs
+            and for signal handlers that count.
         moved: Whether the numbers must be placed anew before the next change.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.moved = False
         self._locate: Locate | None = None
         self._files: dict[str, MetricFile] = {}
@@ -60,7 +61,7 @@ class Writer:
 
     def forked(self) -> None:
         """In a forked child: its files are not its parent's, and nobody holds its lock."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.moved = True
 
     def add(self, number: "SlotValue") -> None:

@@ -90,7 +90,7 @@ def add_endpoint(blueprint: Blueprint, endpoint: Endpoint) -> None:
         return respond(*here.answers.answer(endpoint, trusted=endpoint.graded and here.trusted()))
 
     path = endpoint.path.removeprefix(blueprint.url_prefix or "")
-    add(blueprint, path or "/", path.strip("/") or "index", view)
+    add(blueprint, path, path.strip("/") or "index", view)
 
 
 def add_metrics(blueprint: Blueprint) -> None:

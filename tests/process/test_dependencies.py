@@ -13,7 +13,7 @@ from tests.servers.postgres import Postgres
 from tests.servers.redis import RedisServer, binary
 
 LIVENESS = "/api/system/health/liveness"
-INTERVAL, TIMEOUT, THRESHOLD = 0.5, 1.0, 2
+INTERVAL, TIMEOUT, THRESHOLD = 1.0, 1.0, 2
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ import psycopg
 
 PASSWORD = "s3cr3t-of-the-tests"
 _PATIENCE = 60.0
+_STILL = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
 _SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -131,22 +132,28 @@ class Postgres:
 
     def freeze(self) -> None:
         """Stop every process of the server where it stands: nothing is refused or answered."""
+        wait_until(self._stand_still, "every process stands still")
+
+    def _stand_still(self) -> bool:
+        still = True
         for process in self._processes():
-            process.suspend()
-            wait_until(lambda p=process: p.status() == psutil.STATUS_STOPPED, "it is frozen")
-        if any(p.status() != psutil.STATUS_STOPPED for p in self._processes()):
-            self.freeze()
+            with suppress(psutil.NoSuchProcess):
+                if process.status() not in _STILL:
+                    process.suspend()
+                    still = False
+        return still
 
     def thaw(self) -> None:
         """Let a frozen server go on."""
         for process in self._processes():
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """A context in which the server is frozen."""
-        self.freeze()
         try:
+            self.freeze()
             yield
         finally:
             self.thaw()
@@ -158,7 +165,11 @@ class Postgres:
         return [postmaster, *postmaster.children(recursive=True)]
 
     def execute(self, sql: str, *, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """The rows of a statement run by the superuser, over the Unix socket."""
+        """The rows of a statement run by the superuser, over the Unix socket.
+
+        Raises:
+            psycopg.Error: The server is down, or frozen for a minute, or says no.
+        """
         with psycopg.connect(
             host=str(self._home),
             port=self.port,
@@ -166,6 +177,7 @@ class Postgres:
             dbname=database,
             autocommit=True,
             application_name="test",
+            connect_timeout=60,
         ) as connection:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []

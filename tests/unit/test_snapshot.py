@@ -1,0 +1,273 @@
+"""The verdicts on everything at one moment: sections 1.2 and 1.3 of the contract."""
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.health import Check, CheckState, Lifecycle, Result, Snapshot, Status
+from service.health.snapshot import decode, encode
+from tests.unit.fakes import LETTERS, after, run
+from tests.unit.strategies import json_values, snapshots
+
+SERVING = Lifecycle.SERVING
+few = settings(max_examples=40)
+WORDS = {letter: status for status, letter in LETTERS.items()}
+# Critical, and not.
+NAMES = {"D": "database", "R": "redis", "S": "stripe_api", "P": "system_resources"}
+
+
+def state(name: str, letter: str, *, critical: bool = False, startup: bool = False) -> CheckState:
+    """A check that stands where a letter says."""
+    unconfigured = "not_configured" if letter == "N" else None
+    check = Check(name, critical=critical, startup=startup, unconfigured=unconfigured)
+    history = {"N": "", "?": "", "H": ".", "W": "w", "U": "x"}[letter]
+    return after(check, history)
+
+
+def snapshot(text: str, lifecycle: Lifecycle = SERVING, **fields: Any) -> Snapshot:
+    """A snapshot such as ``DH RU SW``: the database healthy, Redis unhealthy, Stripe warned."""
+    states = (
+        state(NAMES[short], letter, critical=short in "DR", startup=short in "DR")
+        for short, letter in text.split()
+    )
+    return Snapshot({each.check.name: each for each in states}, lifecycle, **fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "overall", "failing"),
+    [
+        pytest.param("DH RH SH PH", "healthy", False, id="all is well"),
+        pytest.param("DH RW SH PH", "warning", False, id="a critical one is warned about"),
+        pytest.param("DU RH SH PH", "unhealthy", True, id="a critical one is down"),
+        pytest.param("D? RH SH PH", "unknown", True, id="a critical one is unknown"),
+        pytest.param("D? RU SH PH", "unhealthy", True, id="down is worse than unknown"),
+        pytest.param("DH RH SU PH", "warning", False, id="a provider is down"),
+        pytest.param("DH RH S? PH", "warning", False, id="a provider is unknown"),
+        pytest.param("DH RH SH PU", "warning", False, id="the disk is full"),
+        pytest.param("DN RN SN PN", "not_configured", False, id="nothing is configured"),
+        pytest.param("DN RN SN PH", "healthy", False, id="only what always is"),
+        pytest.param("DN RN SU PN", "warning", False, id="only a provider, and it is down"),
+        pytest.param("DN RU SH PH", "unhealthy", True, id="without a database"),
+        pytest.param("", "not_configured", False, id="no checks at all"),
+    ],
+)
+def test_overall(text: str, overall: str, *, failing: bool) -> None:
+    everything = snapshot(text)
+    assert everything.overall.word == overall
+    assert everything.critical_failing is failing
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "text", "pod", "ready"),
+    [
+        pytest.param("serving", "DH RH", "healthy", True, id="all is well"),
+        pytest.param("serving", "DW RH", "warning", True, id="a warning"),
+        pytest.param("serving", "DU RH", "unhealthy", False, id="one is down"),
+        pytest.param("serving", "D? RH", "unknown", False, id="one is unknown"),
+        pytest.param("serving", "D? RU", "unhealthy", False, id="both"),
+        pytest.param("serving", "DN RH", "healthy", True, id="one is not configured"),
+        pytest.param("serving", "DN RN", "healthy", True, id="none is configured"),
+        pytest.param("serving", "SU PU", "healthy", True, id="none is critical"),
+        pytest.param("starting", "DH RH", "unknown", False, id="starting"),
+        pytest.param("starting", "DU RU", "unknown", False, id="starting, and all is down"),
+        pytest.param("draining", "DH RH", "unhealthy", False, id="draining"),
+        pytest.param("draining", "D? R?", "unhealthy", False, id="draining, and blind"),
+        pytest.param("maintenance", "DH RH", "unhealthy", False, id="maintenance"),
+        pytest.param("maintenance", "DN RN", "unhealthy", False, id="maintenance of nothing"),
+    ],
+)
+def test_the_pod_verdict(lifecycle: str, text: str, pod: str, *, ready: bool) -> None:
+    everything = snapshot(text, Lifecycle(lifecycle))
+    assert everything.pod.word == pod
+    assert everything.ready is ready
+    assert everything.pod.passes is ready
+
+
+@few
+@given(snapshots(("database", "redis", "own")), st.floats(0, 4e6))
+def test_all_who_answer_for_the_pod_agree_at_every_age(everything: Snapshot, now: float) -> None:
+    for aged in (everything, everything.at(now)):
+        assert aged.pod.passes == aged.ready
+        serving = replace(aged, lifecycle=SERVING)
+        assert serving.ready == (not serving.critical_failing)
+        assert serving.overall.passes == (not serving.critical_failing)
+
+
+@few
+@given(snapshots(("database", "redis", "own")))
+def test_each_check_is_in_at_most_one_list_in_order(everything: Snapshot) -> None:
+    listed = [name for status in Status for name in everything.named(status)]
+    assert sorted(listed) == sorted(everything.states)
+    order = list(everything.states)
+    for status in Status:
+        names = everything.named(status)
+        assert names == sorted(names, key=order.index)
+
+
+# -- before the first result
+
+
+def test_nobody_knows_anything_at_first() -> None:
+    checks = [
+        Check("database", critical=True),
+        Check("redis", critical=True, unconfigured="not_configured"),
+        Check("stripe_api"),
+    ]
+    blank = Snapshot.blank(checks)
+    assert [LETTERS[each.status] for each in blank.states.values()] == ["?", "N", "?"]
+    assert blank.lifecycle is Lifecycle.STARTING
+    assert (blank.pod, blank.ready, blank.started) == (Status.UNKNOWN, False, False)
+    assert blank.uptime is None
+    assert blank.fresh_until == float("inf")
+
+
+def test_started_is_latched_elsewhere() -> None:
+    assert not snapshot("DH RH", Lifecycle.STARTING).started
+    for lifecycle in (SERVING, Lifecycle.MAINTENANCE, Lifecycle.DRAINING):
+        assert snapshot("DU RU", lifecycle, serving_at=1.7e9).started
+
+
+# -- staleness
+
+
+def test_a_snapshot_ages_check_by_check() -> None:
+    states = {
+        name: CheckState.initial(Check(name, interval=5.0, timeout=timeout, critical=True)).observe(
+            run(finished=1000.0)
+        )
+        for name, timeout in (("redis", 1.0), ("database", 2.0))
+    }
+    states["stripe_api"] = state("stripe_api", "N")
+    fresh = Snapshot(states, SERVING, serving_at=1.7e9, uptime=5.0)
+
+    def seen(now: float) -> str:
+        aged = fresh.at(now)
+        return "".join(LETTERS[each.status] for each in aged.states.values()) + aged.pod.word[0]
+
+    assert [seen(now) for now in (1017.0, 1017.5, 1018.0, 1018.5)] == [
+        "HHNh",
+        "?HNu",
+        "?HNu",
+        "??Nu",
+    ]
+    assert fresh.fresh_until == 1017.0
+    assert fresh.at(1017.5).fresh_until == 1018.0
+    assert fresh.at(1018.5).fresh_until == float("inf")
+    assert fresh.at(2000.0).serving_at == 1.7e9
+
+
+@few
+@given(snapshots(("database", "redis")), st.floats(0, 2e6), st.floats(0, 2e6))
+def test_nothing_changes_until_it_expires(everything: Snapshot, now: float, later: float) -> None:
+    aged = everything.at(now)
+    if now <= later < aged.fresh_until:
+        assert everything.at(later) == aged
+    assert aged.at(now) == aged
+
+
+# -- from starting to serving
+
+
+@pytest.mark.parametrize(
+    ("text", "tasks", "may"),
+    [
+        pytest.param("DH RH SH PH", {}, True, id="all is well"),
+        pytest.param("DW RH SU PU", {}, True, id="what is not critical is down"),
+        pytest.param("DN RN SN PH", {}, True, id="little is configured"),
+        pytest.param("DU RH SH PH", {}, False, id="a startup check is down"),
+        pytest.param("D? RH SH PH", {}, False, id="a startup check has not run"),
+        pytest.param("DH RH S? PH", {}, False, id="another check has not run"),
+        pytest.param("DH RH", {"migrate": "healthy", "warm": "healthy"}, True, id="tasks done"),
+        pytest.param("DH RH", {"migrate": "healthy", "warm": "unknown"}, False, id="one waits"),
+        pytest.param("DH RH", {"migrate": "warning"}, False, id="one runs"),
+        pytest.param("DH RH", {"migrate": "unhealthy"}, False, id="one was given up"),
+    ],
+)
+def test_what_keeps_a_pod_from_serving(text: str, tasks: dict[str, str], *, may: bool) -> None:
+    shown = {name: {"status": status} for name, status in tasks.items()}
+    assert snapshot(text, Lifecycle.STARTING, tasks=shown).may_serve() is may
+
+
+def test_a_startup_check_counts_that_has_passed_once() -> None:
+    down_again = after(Check("database", startup=True), ".xx")
+    assert down_again.status is Status.UNHEALTHY
+    assert Snapshot({"database": down_again}).may_serve()
+
+
+# -- as bytes
+
+
+@few
+@given(snapshots(("database", "own")))
+def test_what_was_encoded_is_decoded(everything: Snapshot) -> None:
+    published = replace(everything, lifecycle=Lifecycle.STARTING, serving_at=None)
+    assert decode(encode(everything)) == published
+
+
+@few
+@given(snapshots(("redis", "database")))
+def test_the_order_of_the_checks_is_kept(everything: Snapshot) -> None:
+    assert list(decode(encode(everything)).states) == ["redis", "database"]
+
+
+def test_the_reason_stays_in_the_process() -> None:
+    secret = Result.failed("authentication_failed", "password s3cret is wrong")
+    failing = CheckState.initial(Check("database")).observe(run(secret))
+    body = encode(Snapshot({"database": failing}))
+    assert b"s3cret" not in body
+    assert b"reason" not in body
+    decoded = decode(body).states["database"].run
+    assert decoded is not None
+    assert (decoded.result.code, decoded.result.reason) == ("authentication_failed", "")
+
+
+UNREADABLE = (ValueError, KeyError, TypeError)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"7",
+        b"{}",
+        b'{"states": []}',
+        b'{"states": [1], "uptime": 1, "tasks": {}}',
+        b'{"states": [{}], "uptime": 1, "tasks": {}}',
+        b'{"states": {"a": 1}, "uptime": 1, "tasks": {}}',
+        b'{"states": null, "uptime": 1, "tasks": {}}',
+    ],
+    ids=repr,
+)
+def test_other_bytes_are_refused(body: bytes) -> None:
+    with pytest.raises(UNREADABLE):
+        decode(body)
+
+
+@st.composite
+def almost_snapshots(draw: st.DrawFn) -> bytes:
+    """A publication of which one value, however deep, is something else."""
+    document = json.loads(encode(draw(snapshots(("database",)))))
+    node = document
+    while True:
+        keys = list(node) if isinstance(node, dict) else range(len(node))
+        key = draw(st.sampled_from(keys))
+        if not (isinstance(node[key], dict | list) and node[key] and draw(st.booleans())):
+            break
+        node = node[key]
+    node[key] = draw(json_values)
+    return json.dumps(document).encode()
+
+
+@few
+@given(almost_snapshots())
+def test_a_publication_of_another_version_raises_nothing_else(body: bytes) -> None:
+    with suppress(*UNREADABLE):
+        decode(body)
