@@ -20,7 +20,7 @@ the bytes out first, since a mapping of a file that somebody cuts short kills it
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HEADER_BYTES = 8
@@ -68,19 +68,23 @@ def entries(data: memoryview, start: int, end: int) -> Iterator[tuple[bytes, int
         yield key, value // WORD, start
 
 
-def check(path: Path) -> None:
+def check(path: Path, understand: Callable[[bytes], object]) -> None:
     """Reads a file from one end to the other.
 
+    Args:
+        path: The file.
+        understand: Raises for a key that names nothing.
+
     Raises:
-        DamagedError: It is not whole, so nothing may be written into it.
+        DamagedError: It is not whole, so nobody may go on in it.
         OSError: It cannot be read.
     """
     data = memoryview(path.read_bytes())
-    end = used(data)
-    if not 0 <= end <= len(data):
-        raise DamagedError("shorter than it says")
-    for key, _, _ in entries(data, HEADER_BYTES, end):
-        key.decode()
+    try:
+        for key, _, _ in entries(data, HEADER_BYTES, _extent(data)):
+            understand(key)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(str(error)) from error
 
 
 def reserve(path: Path, size: int) -> None:
@@ -115,9 +119,7 @@ class MetricFile:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._grow(max(os.fstat(self._descriptor).st_size, HEADER_BYTES))
-            self._end = max(used(self._bytes), HEADER_BYTES)
-            if self._end > len(self._bytes):
-                raise DamagedError("shorter than it says")
+            self._end = _extent(self._bytes)
             found = entries(self._bytes, HEADER_BYTES, self._end)
             self._places = {key.decode(): at for key, at, _ in found}
         except (OSError, ValueError):
@@ -156,6 +158,18 @@ class MetricFile:
         self._bytes = memoryview(mmap.mmap(self._descriptor, size))
         self._doubles = self._bytes.cast("d")
         self._int32s = self._bytes.cast("i")
+
+
+def _extent(data: memoryview) -> int:
+    """Where the part in use ends, in a file that must be whole.
+
+    Raises:
+        DamagedError: It is not.
+    """
+    end = used(data) or HEADER_BYTES
+    if not HEADER_BYTES <= end <= len(data):
+        raise DamagedError("shorter than it says")
+    return end
 
 
 def _spread(length: int) -> int:

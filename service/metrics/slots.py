@@ -14,12 +14,14 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from service.metrics import writer
 from service.metrics.files import CORRUPT, DamagedError, check, reserve
+from service.metrics.series import named
 
 log = structlog.get_logger(__name__)
 
@@ -170,8 +172,9 @@ def _quarantine(paths: Iterable[Path]) -> int:
     """Renames broken files away; how many there were."""
     broken = 0
     for path in paths:
+        kind = path.stem.rpartition("_")[0]
         try:
-            check(path)
+            check(path, partial(named, kind, ""))
         except DamagedError as error:
             path.rename(path.with_name(path.name + CORRUPT))
             broken += 1

@@ -10,7 +10,6 @@ A pod takes seconds to start, so the ones nobody changes for good are shared:
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -237,5 +236,3 @@ def _still_settings(
         "HEALTH_TRUSTED_PROXIES": f"{PROXY}/32",
         "HEALTH_TRUSTED_HOSTS": "health.internal",
     }
-
-

@@ -41,9 +41,7 @@ def test_other_methods_are_refused(plain: Pod, path: str) -> None:
         for health in (WEB,) if path == "/" else BOTH:
             for method in METHODS:
                 answer = plain.get(spelling, health=health, method=method, body=b"{}")
-                found = violations(
-                    path, answer.status, answer.headers, answer.body, method=method
-                )
+                found = violations(path, answer.status, answer.headers, answer.body, method=method)
                 assert found == [], (method, spelling, health)
                 assert answer.status == 405
 

@@ -5,7 +5,7 @@ provider told to misbehave. The code must be the documented one, and every body 
 listeners must keep the contract, its set of keys, and its secrets.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -325,9 +325,7 @@ ASTRAY = {
 
 def test_names_and_schemes_that_lead_nowhere(astray: Pod) -> None:
     served(astray)
-    eventually(
-        lambda: ASTRAY.items() <= checks(astray).items(), f"{ASTRAY}, not {checks(astray)}"
-    )
+    eventually(lambda: ASTRAY.items() <= checks(astray).items(), f"{ASTRAY}, not {checks(astray)}")
     hidden = (ROLE, ROLE_PASSWORD, LEDGER, "mingus.invalid", *KEYS.values(), "127.0.0.1")
     Audit(astray, secrets=hidden)()
     assert astray.status("/health") == 503
@@ -349,5 +347,3 @@ def test_no_failed_run_was_an_unforeseen_one(whole_estate: Estate) -> None:
     """`check_failed` would mean that a probe did not know what had happened to it."""
     text = whole_estate.pod.get("/metrics").body.decode()
     assert 'error_type="check_failed"' not in text
-
-

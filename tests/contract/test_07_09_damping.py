@@ -208,5 +208,7 @@ def test_every_place_shows_the_registered_check_last(played: Played) -> None:
         assert numbers["health_check_status"][NAME] == 0
         text = played.pod.get("/metrics", health=health).body.decode()
         assert f'health_check_status{{component="{NAME}"}} 0.0' in text
-        assert f'health_check_failures_total{{component="{NAME}",error_type="check_failed"}}' in text
+        assert (
+            f'health_check_failures_total{{component="{NAME}",error_type="check_failed"}}' in text
+        )
     played.audit()

@@ -48,6 +48,7 @@ def busy(launch: Launch, script: Script) -> Pod:
 
 def test_with_every_thread_busy_the_health_listener_answers(busy: Pod, script: Script) -> None:
     """Workers take requests as they come, so it takes a few more than there are threads."""
+
     def wait() -> int:
         return busy.get("/wait", timeout=60).status
 

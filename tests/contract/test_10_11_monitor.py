@@ -116,9 +116,7 @@ def test_a_killed_health_worker_is_replaced_and_nobody_notices(pod: Pod) -> None
     with agreement(pod, listeners=[WEB]), witness(wrong) as seen:
         os.kill(first, signal.SIGKILL)
         eventually(lambda: pod.health_worker != first, "another health worker")
-        eventually(
-            lambda: services(pod)["database"]["last_check"] > before, "measuring goes on"
-        )
+        eventually(lambda: services(pod)["database"]["last_check"] > before, "measuring goes on")
         eventually(lambda: pod.status("/health", health=HEALTH) == 200, "its listener answers")
     assert seen == []
     comes_to_be_well(pod)
@@ -131,8 +129,10 @@ def test_a_killed_web_worker_is_replaced(pod: Pod) -> None:
     with witness(lambda: pod.get("/health", health=HEALTH).status) as seen:
         os.kill(victim, signal.SIGKILL)
         eventually(
-            lambda: len(pod.workers(Role.WEB)) == 2
-            and victim not in {worker.pid for worker in pod.workers(Role.WEB)},
+            lambda: (
+                len(pod.workers(Role.WEB)) == 2
+                and victim not in {worker.pid for worker in pod.workers(Role.WEB)}
+            ),
             "another web worker",
         )
     assert set(seen) == {200}

@@ -168,4 +168,3 @@ def test_the_health_listener_answers_to_the_end(pods: dict[str, Pod], script: Sc
         answer = request.result(PATIENCE)
         assert (answer.status, answer.body) == (200, b"done\n")
     assert ended(pod) == 0
-

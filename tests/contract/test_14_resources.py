@@ -79,9 +79,7 @@ def resources(pod: Pod) -> dict:
 
 @pytest.mark.parametrize("name", ["system_resources", "application", "stripe_api", "nothing"])
 @pytest.mark.parametrize("variable", ["HEALTH_CRITICAL_CHECKS", "HEALTH_STARTUP_CHECKS"])
-def test_what_must_not_decide_is_refused_at_start(
-    launch: Launch, name: str, variable: str
-) -> None:
+def test_what_must_not_decide_is_refused_at_start(launch: Launch, name: str, variable: str) -> None:
     pod = launch(**{variable: f"database,{name}"})
     assert pod.process is not None
     assert pod.process.wait(60) == 78

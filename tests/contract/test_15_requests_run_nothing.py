@@ -58,9 +58,7 @@ def traffic(still: Still) -> dict[str, int]:
     return {
         "statements": len(still.postgres.statements(still.application_name)),
         "commands": sum(
-            count["calls"]
-            for name, count in commands
-            if name.removeprefix("cmdstat_") not in ours
+            count["calls"] for name, count in commands if name.removeprefix("cmdstat_") not in ours
         ),
         "connections": still.redis.admin.info("stats")["total_connections_received"],
         **{provider: still.providers.requests[provider] for provider in KEYS},

@@ -41,6 +41,7 @@ FILLED = [
 def test_a_server_with_a_limit(
     pod: Pod, each_redis: RedisServer, percent: int, policy: str, status: str, code: str | None
 ) -> None:
+    each_redis.admin.config_set("maxmemory", 0)  # or the filling itself would be refused
     each_redis.fill(percent, policy)
     comes_to(pod, "redis", status, code)
     passes = 503 if status == "unhealthy" else 200
@@ -54,6 +55,7 @@ def test_a_server_with_a_limit(
 
 def test_a_server_beyond_its_limit(pod: Pod, each_redis: RedisServer) -> None:
     """A limit lowered below what is in use: writes are refused, percentages end at 100."""
+    each_redis.admin.config_set("maxmemory", 0)
     each_redis.fill(150)
     comes_to(pod, "redis", "unhealthy", "out_of_memory")
     eventually(

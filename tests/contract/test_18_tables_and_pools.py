@@ -180,8 +180,10 @@ def test_a_killed_workers_numbers_are_gone(holder: Pod) -> None:
     victim = holder.workers(Role.WEB)[0].pid
     os.kill(victim, signal.SIGKILL)
     eventually(
-        lambda: {worker.pid for worker in holder.workers(Role.WEB)} - {victim}
-        and len(holder.workers(Role.WEB)) == 2,
+        lambda: (
+            {worker.pid for worker in holder.workers(Role.WEB)} - {victim}
+            and len(holder.workers(Role.WEB)) == 2
+        ),
         "another web worker",
     )
     sums = comes_to_agree(holder)

@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from service.metrics import Format, MultiprocessReader
+from service.metrics import series as series_module
 
 HELP = {
     "requests": 'Counts "all" of them\\ever\nand a day',
@@ -247,6 +248,7 @@ def test_what_was_never_set_is_absent_and_not_0(tmp_path, process):
 
 
 def test_a_zero_is_never_printed_as_minus_zero(tmp_path, process):
+    series_module._end_of_line.cache_clear()  # to it both zeros are one
     one = process("0")
     one.write("gauge_min", "level_min", "level_min", {}, -0.0)
     one.write("counter", "requests", "requests_total", {}, 0.0)
