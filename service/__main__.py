@@ -9,6 +9,8 @@ import sysconfig
 from pathlib import Path
 from typing import Any, NoReturn
 
+import structlog
+
 from service import settings
 from service.health import Kind
 from service.settings import EX_CONFIG, Settings, SettingsError
@@ -54,8 +56,7 @@ def _serve(options: argparse.Namespace) -> int:
         why = _cannot_bind(given.bind_host, getattr(given, variable))
         if why:
             return _say(f"{variable.upper()} {getattr(given, variable)}: {why}", 1)
-    if sys.stderr.isatty():
-        _print_addresses(given)
+    _say_where(given)
     # The script, not `-m gunicorn`: USR2 starts again what was started, by its first argument.
     gunicorn = Path(sysconfig.get_path("scripts")) / "gunicorn"
     command = [sys.executable, str(gunicorn), "--config", str(_configuration())]
@@ -84,14 +85,17 @@ def _cannot_bind(host: str, port: int) -> str | None:
     return None
 
 
-def _print_addresses(given: Settings) -> None:
+def _say_where(given: Settings) -> None:
+    """One log line for each address worth trying."""
+    from service.log import configure
+
+    configure(given.log_level)
+    log = structlog.get_logger("service")
     web, health = f"http://localhost:{given.port}", f"http://localhost:{given.health_port}"
-    sys.stderr.write(
-        f"\n  {web}/health                              is the pod well?\n"
-        f"  {web}/api/system/health/detailed          everything there is to know\n"
-        f"  {web}/metrics                             for Prometheus\n"
-        f"  {health}/api/system/health/readiness         for probes; never starved by traffic\n\n"
-    )
+    log.info("is the pod well?", url=f"{web}/health")
+    log.info("everything there is to know", url=f"{web}/api/system/health/detailed")
+    log.info("for Prometheus", url=f"{web}/metrics")
+    log.info("for probes, never starved by traffic", url=f"{health}/api/system/health/readiness")
 
 
 # -- check

@@ -156,10 +156,7 @@ class Scoreboard:
         Raises:
             OSError: The file cannot be made or the file system is full.
         """
-        size = WORD * (
-            HEADER_WORDS + PUBLISHERS + slots * SLOT_WORDS + PUBLISHERS * 2 * BUFFER_WORDS
-        )
-        memory = mmap.mmap(-1, size) if path is None else _mapped_file(path, size)
+        memory = mmap.mmap(-1, _size(slots)) if path is None else _mapped_file(path, _size(slots))
         words = memoryview(memory).cast("Q")
         words[H_SLOTS] = slots
         board = cls(memory, clock)
@@ -205,10 +202,11 @@ class Scoreboard:
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "empty"
             raise ScoreboardError(f"{path.name}: cannot be read: {why}") from None
-        words = memoryview(memory).cast("Q")
-        if len(words) < HEADER_WORDS or words[H_MAGIC] != MAGIC:
-            raise ScoreboardError(f"{path.name}: not a scoreboard of this version")
-        return cls(memory, clock)
+        if len(memory) >= HEADER_WORDS * WORD:
+            magic, slots = memoryview(memory)[: 2 * WORD].cast("Q")
+            if magic == MAGIC and len(memory) == _size(slots):
+                return cls(memory, clock)
+        raise ScoreboardError(f"{path.name}: not a scoreboard of this version")
 
     @property
     def master(self) -> tuple[int, int]:
@@ -504,6 +502,11 @@ class Slot:
             all_occupied_since=words[S_ALL_OCCUPIED] / NANO,
             finished=words[S_FINISHED],
         )
+
+
+def _size(slots: int) -> int:
+    """Bytes of a scoreboard with so many slots."""
+    return WORD * (HEADER_WORDS + PUBLISHERS + slots * SLOT_WORDS + PUBLISHERS * 2 * BUFFER_WORDS)
 
 
 def _crc(body: bytes, epoch: int, sequence: int) -> int:

@@ -120,6 +120,7 @@ class Pod:
             **settings,
         }
         self._options = options
+        self.prefix: list[str] = []
         self._log = directory / "pod.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -129,7 +130,7 @@ class Pod:
         """Starts the service without waiting for anything."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve", "--", *self._options],
+                [*self.prefix, sys.executable, "-m", "service", "serve", "--", *self._options],
                 env=self.environ,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

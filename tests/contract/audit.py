@@ -133,14 +133,29 @@ def statuses(pod: Pod, *, health: bool = WEB) -> dict[str, int | None]:
     return {path: pod.status(path, health=health) for path in paths}
 
 
-def comes_to(pod: Pod, name: str, status: str, code: str | None = None) -> None:
-    """Waits until a check has a status and a code, on both listeners."""
-    wanted = (status, code)
+def becomes(look: Callable[[], Any], wanted: Any, what: str) -> None:
+    """Waits until ``look`` gives what is wanted; the failure tells what it gave instead."""
+    seen: Any = None
 
     def there() -> bool:
-        return all(checks(pod, health=health)[name] == wanted for health in BOTH)
+        nonlocal seen
+        seen = look()
+        return bool(seen == wanted)
 
-    eventually(there, f"{name} is {wanted}, not {checks(pod)[name]}")
+    try:
+        eventually(there, what)
+    except AssertionError:
+        raise AssertionError(f"{what}: wanted {wanted!r}, seen {seen!r}") from None
+
+
+def comes_to(pod: Pod, name: str, status: str, code: str | None = None) -> None:
+    """Waits until a check has a status and a code, on both listeners."""
+    for health in BOTH:
+        becomes(
+            lambda health=health: checks(pod, health=health)[name],
+            (status, code),
+            f"status and code of {name}",
+        )
 
 
 def comes_to_be_well(pod: Pod) -> None:

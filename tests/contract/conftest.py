@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.contract.audit import Audit, checks, comes_to_be_well
-from tests.pod import Pod, eventually
+from tests.contract.audit import Audit, becomes, checks, comes_to_be_well
+from tests.pod import Pod
 from tests.servers.faults import Fault, FaultProxy
 from tests.servers.postgres import PASSWORD as POSTGRES_PASSWORD
 from tests.servers.postgres import Postgres
@@ -133,10 +133,12 @@ class Estate:
 
     def say(self, **wanted: tuple[str, str | None]) -> None:
         """Waits until the pod says these statuses and codes."""
-        eventually(
-            lambda: wanted.items() <= checks(self.pod).items(),
-            f"{wanted}, not {checks(self.pod)}",
-        )
+
+        def said() -> dict[str, tuple[str, str | None]]:
+            found = checks(self.pod)
+            return {name: found[name] for name in wanted}
+
+        becomes(said, wanted, "what the pod says")
 
 
 @pytest.fixture(scope="session")

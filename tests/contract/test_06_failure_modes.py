@@ -6,11 +6,13 @@ listeners must keep the contract, its set of keys, and its secrets.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
+import psycopg
 import pytest
 
-from tests.contract.audit import PREFIX, Audit, agreement, checks, comes_to, services
+from scripts.health_contract import parse_exposition
+from tests.contract.audit import PREFIX, Audit, agreement, becomes, checks, comes_to, services
 from tests.contract.conftest import LEDGER, ROLE, ROLE_PASSWORD, Estate, Launch, served
 from tests.pod import Pod, eventually
 from tests.servers import providers as provider
@@ -43,7 +45,7 @@ NETWORK = {
     Fault.FREEZE: "timeout",
     Fault.RESET: "connection_lost",
     Fault.BLACK_HOLE: "timeout",
-    Fault.MUTE: "timeout",
+    Fault.MUTE: "timeout",  # of who keeps the connection; who closes it leaves it unanswered
     Fault.DRIP: "timeout",
 }
 
@@ -52,7 +54,10 @@ NETWORK = {
 def test_the_network_fails(estate: Estate, fault: Fault) -> None:
     with agreement(estate.pod) as seen:
         estate.cut(fault)
-        estate.say(**dict.fromkeys(("database", "redis", *KEYS), unhealthy(NETWORK[fault])))
+        codes = dict.fromkeys(("database", "redis", *KEYS), NETWORK[fault])
+        if fault is Fault.MUTE:
+            codes |= dict.fromkeys(KEYS, "connection_lost")
+        estate.say(**{name: unhealthy(code) for name, code in codes.items()})
         estate.audit()
         assert verdicts(estate.pod) == dict.fromkeys(verdicts(estate.pod), 503)
         for name, service in services(estate.pod).items():
@@ -127,9 +132,10 @@ def test_the_database_refuses(estate: Estate, code: str) -> None:
     with agreement(estate.pod), ExitStack() as stack:
         disconnect(estate)
         stack.enter_context(DATABASE[code](estate))
-        eventually(
-            lambda: disconnect(estate) or checks(estate.pod)["database"] == unhealthy(code),
-            f"database is {code}, not {checks(estate.pod)['database']}",
+        becomes(
+            lambda: disconnect(estate) or checks(estate.pod)["database"],
+            unhealthy(code),
+            "the database check",
         )
         estate.audit()
         assert estate.pod.get("/health/database").json["connection"]["error"] == code
@@ -159,17 +165,14 @@ def test_the_table_count_is_locked_away(estate: Estate) -> None:
 @contextmanager
 def locking(estate: Estate, sql: str) -> Iterator[None]:
     """A session of the superuser in the ledger is busy with a statement."""
-    import psycopg  # noqa: PLC0415
-
-    with psycopg.connect(
-        host=estate.postgres.socket_url.rpartition("host=")[2].partition("&")[0],
-        port=estate.postgres.port,
-        user="postgres",
-        dbname=LEDGER,
-    ) as connection:
+    name = "the-lock"
+    url = estate.postgres.socket_url.replace("/postgres?", f"/{LEDGER}?application_name={name}&")
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
         connection.pgconn.send_query(sql.encode())
         yield
-        connection.cancel()
+        estate.postgres.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'"
+        )
 
 
 # -- Redis refuses
@@ -345,5 +348,11 @@ def test_no_secret_reaches_the_log(whole_estate: Estate, astray: Pod, pod: str) 
 
 def test_no_failed_run_was_an_unforeseen_one(whole_estate: Estate) -> None:
     """`check_failed` would mean that a probe did not know what had happened to it."""
-    text = whole_estate.pod.get("/metrics").body.decode()
-    assert 'error_type="check_failed"' not in text
+    samples = parse_exposition(whole_estate.pod.get("/metrics").body.decode()).samples
+    failures = {
+        (sample.labels["component"], sample.labels["error_type"]): sample.value
+        for sample in samples
+        if sample.name == "health_check_failures_total"
+    }
+    assert failures["database", "timeout"] > 0
+    assert {name: n for (name, code), n in failures.items() if n and code == "check_failed"} == {}

@@ -1,8 +1,12 @@
 """A dependency that is frozen, refused or dripping blocks nobody, and is asked once an interval."""
 
+import os
+import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +137,46 @@ def test_probes_do_not_become_queries(make_pod: Callable[..., Pod], postgres: Po
         busy = rate(8)
     print(f"{busy:.2f} checks a second under 200 probes a second; the interval alone gives 1.0")
     assert busy < 1.2
+
+
+@pytest.fixture
+def silent_name_server() -> Iterator[list[str]]:
+    """What to put before a command so that every name lookup in it hangs."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.53", 53))
+        hang = 'echo nameserver 127.0.0.53 >$0 && mount --bind $0 /etc/resolv.conf && exec "$@"'
+        with tempfile.NamedTemporaryFile() as file:
+            unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+            yield [*unshare, "sh", "-c", hang, file.name]
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 and "CI" not in os.environ, reason="only root may listen on port 53"
+)
+def test_a_name_server_that_hangs(
+    make_pod: Callable[..., Pod], silent_name_server: list[str]
+) -> None:
+    pod = make_pod(
+        DATABASE_URL="postgresql://somebody@db.nowhere.test/shop",
+        REDIS_URL="redis://redis.nowhere.test",
+        STRIPE_SECRET_KEY="sk_test_0000000000000000",
+        HEALTH_REDIS_INTERVAL_SECONDS="0.2",
+        HEALTH_REDIS_TIMEOUT_SECONDS="0.2",
+        HEALTH_DATABASE_TIMEOUT_SECONDS="0.2",
+        HEALTH_EXTERNAL_TIMEOUT_SECONDS="1",
+        HEALTH_STARTUP_CHECKS="none",
+    )
+    pod.prefix = silent_name_server
+    pod.start()
+
+    def runs() -> int:
+        numbers = pod.get("/health/metrics").json["metrics"]["health_check_failures_total"]
+        return min(numbers["database"], numbers["redis"])
+
+    eventually(lambda: runs() >= 20, "twenty runs of each")
+    for name in ("database", "redis"):
+        assert pod.get(f"/health/{name}").json["error"] == "timeout"
+    for answer in pod.everywhere(LIVENESS):
+        assert answer.status == 200
+    # Two lost threads a check at most, besides the few that the worker always has.
+    assert len(list(Path(f"/proc/{pod.health_worker}/task").iterdir())) < 25

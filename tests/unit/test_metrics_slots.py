@@ -55,8 +55,11 @@ def python(script, directory, *, under=(), **options):
 
 
 def output(script, directory, *, under=()):
-    with python(script, directory, under=under, stdout=subprocess.PIPE) as process:
+    process = python(script, directory, under=under, stdout=subprocess.PIPE)
+    try:
         text, _ = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
     assert process.returncode == 0
     return text.splitlines()
 
@@ -142,13 +145,22 @@ slot = take_slot(Path(sys.argv[1]))
 slot.use()
 counter = Counter("forks", "Help", registry=None)
 counter.inc(10)
-with writer.WRITER.lock:  # as if another thread counted at this moment
-    child = os.fork()
+counting, done = threading.Event(), threading.Event()
+def count():
+    with writer.WRITER.lock:
+        counting.set()
+        done.wait()
+thread = threading.Thread(target=count)
+thread.start()
+counting.wait()
+child = os.fork()
 if child == 0:
     counter.inc()
     print(slot.identity == f"p{os.getpid()}", counter._value.get(), flush=True)
     os._exit(0)
 os.waitpid(child, 0)
+done.set()
+thread.join()
 counter.inc()
 print(slot.identity, slot.held, counter._value.get(), flush=True)
 """
@@ -180,7 +192,10 @@ os.kill(os.getpid(), 9)
 # -- what a predecessor left
 
 
-def client_file(path, *, key=mmap_key("left", "left_total", [], [], "Help")):
+LEFT = mmap_key("left", "left_total", [], [], "Help")
+
+
+def client_file(path, key=LEFT):
     file = MmapedDict(str(path))
     file.write_value(key, 1.0, 0.0)
     file.close()
