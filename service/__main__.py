@@ -6,6 +6,8 @@ import signal
 import socket
 import sys
 import sysconfig
+import threading
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +15,7 @@ import structlog
 
 from service import settings
 from service.health import Kind
+from service.scoreboard import Scoreboard, ScoreboardError, find
 from service.settings import EX_CONFIG, Settings, SettingsError
 
 NO_POD = 2
@@ -28,6 +31,21 @@ def main(arguments: list[str] | None = None) -> int:
     check = commands.add_parser("check", help="answer a probe from the pod's shared state")
     check.add_argument("--kind", choices=[kind.value for kind in Kind], default="readiness")
     check.set_defaults(run=_check)
+    drain = commands.add_parser("drain", help="take the pod out of traffic; it goes on serving")
+    drain.add_argument(
+        "--wait",
+        type=float,
+        nargs="?",
+        const=30.0,
+        metavar="SECONDS",
+        help="until no request is in flight, 30 seconds at most unless said otherwise",
+    )
+    drain.set_defaults(run=_drain)
+    undrain = commands.add_parser("undrain", help="put a drained pod back into traffic")
+    undrain.set_defaults(run=_undrain)
+    maintenance = commands.add_parser("maintenance", help="begin or end maintenance")
+    maintenance.add_argument("switch", choices=["on", "off"])
+    maintenance.set_defaults(run=_maintenance)
     preflight = commands.add_parser("preflight", help="see whether the application can be imported")
     preflight.add_argument("--approve", type=int, metavar="PID", help=argparse.SUPPRESS)
     preflight.set_defaults(run=_preflight)
@@ -36,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
         status: int = options.run(options)
     except SettingsError as error:
         return _say(str(error), EX_CONFIG)
+    except ScoreboardError as error:
+        return _say(str(error), NO_POD)
     return status
 
 
@@ -103,17 +123,11 @@ def _say_where(given: Settings) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     """Answers from the scoreboard, without HTTP."""
-    from service import scoreboard
-
     given = settings.load()
-    try:
-        board = scoreboard.find(given.directory)
-    except scoreboard.ScoreboardError as error:
-        return _say(str(error), NO_POD)
-    return int(not _passes(given, board, Kind(options.kind)))
+    return int(not _passes(given, find(given.directory), Kind(options.kind)))
 
 
-def _passes(given: Settings, board: Any, kind: Kind) -> bool:
+def _passes(given: Settings, board: Scoreboard, kind: Kind) -> bool:
     from service import checks
     from service.web.reader import Reader
 
@@ -125,6 +139,36 @@ def _passes(given: Settings, board: Any, kind: Kind) -> bool:
         Kind.STARTUP: pod.snapshot.started,
     }
     return verdicts[kind]
+
+
+# -- drain, undrain, maintenance: flags in the scoreboard, so busy listeners do not matter
+
+
+def _drain(options: argparse.Namespace) -> int:
+    board = find(settings.load().directory)
+    board.drain()
+    if options.wait is None:
+        return _say("draining", 0)
+    end = time.monotonic() + options.wait
+    while board.in_flight and time.monotonic() < end:
+        threading.Event().wait(0.05)
+    if board.in_flight:
+        return _say(f"draining; {board.in_flight} requests are still in flight", 1)
+    return _say("drained", 0)
+
+
+def _undrain(_options: argparse.Namespace) -> int:
+    board = find(settings.load().directory)
+    if board.stopping:
+        return _say("the pod is stopping, which cannot be undone", 1)
+    board.drain(on=False)
+    return _say(f"the pod is {board.lifecycle.value}", 0)
+
+
+def _maintenance(options: argparse.Namespace) -> int:
+    board = find(settings.load().directory)
+    board.maintain(on=options.switch == "on")
+    return _say(f"the pod is {board.lifecycle.value}", 0)
 
 
 # -- preflight

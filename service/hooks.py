@@ -142,13 +142,13 @@ def when_ready(server: Any) -> None:
         if in_child():
             os._exit(0)  # between its fork and its own handlers; nobody would tell it again
         in_upgrade = server.reexec_pid or server.master_pid
-        if server.board.draining or in_upgrade or not SETTINGS.health_drain_seconds:
+        if server.board.stopping or in_upgrade or not SETTINGS.health_drain_seconds:
             # Asked twice, or another master serves on: there is nothing to wait for.
             if not in_upgrade:
-                server.board.drain()
+                server.board.stop()
             take(sig)
             return
-        server.board.drain()
+        server.board.stop()
         signal.setitimer(signal.ITIMER_REAL, SETTINGS.health_drain_seconds)
 
     def on_hup(sig: int, _frame: Any) -> None:

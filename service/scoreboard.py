@@ -8,8 +8,8 @@
 A word is 8 bytes, native order, aligned; it is stored through a cast memoryview in one
 machine store, so no reader sees half of one. Every word has one writer: the arbiter writes the
 header's identity, generation and counts, and a slot's role while nobody lives in it; a worker
-writes its own slot; a health worker writes its publisher's rank and buffers. The flags (draining,
-maintenance) are set by whoever may, and only ever to a new time or to 0.
+writes its own slot; a health worker writes its publisher's rank and buffers. The operator's flags
+(drain, maintenance) are written by commands, and only ever to the time they were set, or to 0.
 
 A publication goes into the buffer readers are not using; then its rank is stored, and with
 that it is the newest. The sequence is odd while a buffer is being written, and a CRC seeded
@@ -33,7 +33,7 @@ from pathlib import Path
 
 from service.health import Lifecycle, Phase, PoolUse, Role, WorkerSlot
 
-MAGIC = 0x6D696E6775730002  # "mingus", layout 2
+MAGIC = 0x6D696E6775730001  # "mingus", layout 1
 BODY_BYTES = 256 * 1024
 PUBLISHERS = 4  # a health worker and three that a burst of reloads left behind
 ATTEMPTS = 64
@@ -53,14 +53,15 @@ BUFFER_WORDS = 8 + BODY_BYTES // WORD
     H_BOOTED_AT_US,
     H_GENERATION,
     H_EPOCH,
-    H_DRAINING,
+    H_STOPPING,
+    H_DRAIN,
     H_MAINTENANCE,
     H_SERVING_AT_US,
     H_EXPECTED,
     H_VACANT_SINCE,
     H_POD_ID,
     H_POD_ID_LOW,
-) = range(15)
+) = range(16)
 
 # Words of a slot.
 (
@@ -181,6 +182,7 @@ class Scoreboard:
                 H_POD_ID_LOW,
                 H_EPOCH,
                 H_SERVING_AT_US,
+                H_DRAIN,
                 H_MAINTENANCE,
             ):
                 words[word] = adopt._words[word]  # noqa: SLF001 - of the same class
@@ -269,14 +271,38 @@ class Scoreboard:
         return self._seconds(H_VACANT_SINCE)
 
     @property
-    def draining(self) -> bool:
-        """Whether the pod is leaving. Absorbing."""
-        return self._words[H_DRAINING] != 0
+    def stopping(self) -> bool:
+        """Whether the master has been told to stop. Absorbing."""
+        return self._words[H_STOPPING] != 0
 
-    def drain(self) -> None:
-        """From now on every worker answers as draining."""
-        if not self.draining:
-            self._words[H_DRAINING] = self._clock()
+    def stop(self) -> None:
+        """The master has been told to stop: from now on every worker answers as draining."""
+        self._set(H_STOPPING, on=True)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the pod is leaving, by a stop or by an operator's word."""
+        return self.stopping or self._words[H_DRAIN] != 0
+
+    def drain(self, *, on: bool = True) -> None:
+        """An operator takes the pod out of traffic, or back; a stop cannot be taken back."""
+        self._set(H_DRAIN, on=on)
+
+    @property
+    def in_maintenance(self) -> bool:
+        """Whether an operator has put the pod into maintenance."""
+        return self._words[H_MAINTENANCE] != 0
+
+    def maintain(self, *, on: bool) -> None:
+        """An operator begins or ends maintenance. It outlasts workers, not the pod."""
+        self._set(H_MAINTENANCE, on=on)
+
+    def _set(self, flag: int, *, on: bool) -> None:
+        """Sets a flag to the time it was first set, or clears it."""
+        if not on:
+            self._words[flag] = 0
+        elif not self._words[flag]:
+            self._words[flag] = self._clock()
 
     @property
     def serving_at(self) -> float | None:
@@ -289,20 +315,18 @@ class Scoreboard:
             self._words[H_SERVING_AT_US] = int(at * MICRO)
 
     @property
-    def flags(self) -> tuple[int, int, int]:
+    def flags(self) -> tuple[int, ...]:
         """The words the lifecycle follows from; they change only when it may have."""
-        words = self._words
-        return words[H_DRAINING], words[H_MAINTENANCE], words[H_SERVING_AT_US]
+        return tuple(self._words[H_STOPPING : H_SERVING_AT_US + 1])
 
     @property
     def lifecycle(self) -> Lifecycle:
         """Where the pod is in its life."""
-        draining, maintenance, serving_at = self.flags
-        if draining:
+        if self.draining:
             return Lifecycle.DRAINING
-        if not serving_at:
+        if not self._words[H_SERVING_AT_US]:
             return Lifecycle.STARTING
-        return Lifecycle.MAINTENANCE if maintenance else Lifecycle.SERVING
+        return Lifecycle.MAINTENANCE if self.in_maintenance else Lifecycle.SERVING
 
     # -- the workers
 

@@ -1,7 +1,7 @@
 """Whose metric files they are: a slot is a number that one living process holds.
 
-    slot3.lock          locked for as long as the process lives, whatever it dies of
-    counter_3.db        its files, see ``files``; its successor in the slot goes on in them
+    slot3.lock              locked for as long as the process lives, whatever it dies of
+    counter_3.db            one of its files, in which its successor in the slot goes on
     counter_3.db.corrupt    one that was found broken, out of every reader's way
 
 So the number of files follows how many processes live at once and not how many ever lived,
@@ -92,6 +92,8 @@ class MetricSlot:
 
 def prepare(directory: Path, *, fresh: bool) -> None:
     """Makes the directory of the metric files; for the arbiter, before any worker.
+
+    Lock files stay: who made one may live.
 
     Args:
         directory: Where it shall be.

@@ -103,7 +103,7 @@ class SlotValue:
     """One number, as prometheus_client wants it; see the module.
 
     Attributes:
-        kind: Which of the process's files it belongs into.
+        kind: Which of the process's files it is in.
         key: Its name there.
         cells: The file as doubles.
         at: Index of the number in it; the timestamp is the next.
@@ -168,8 +168,7 @@ os.register_at_fork(after_in_child=WRITER.forked)
 def install(locate: Locate | None) -> None:
     """Makes every metric of this process count into the files that ``locate`` names.
 
-    Those that exist already must have been made after an earlier call; the client's other
-    classes keep theirs.
+    Metrics made before the first call keep the client's own class, and are not shown.
     """
     WRITER.move(locate)
     values.ValueClass = SlotValue

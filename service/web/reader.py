@@ -18,7 +18,7 @@ from service.scoreboard import Scoreboard
 log = structlog.get_logger(__name__)
 
 # What an answer is built from: the publication, the flags, and when either ages.
-Version = tuple[int, int, int, int]
+Version = tuple[int, ...]
 
 
 class Reader:

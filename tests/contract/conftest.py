@@ -169,7 +169,9 @@ def _estate_settings(providers: ProviderServer, lines: dict[str, FaultProxy]) ->
             name: value.replace(f":{providers.port}/", f":{provider_port}/")
             for name, value in providers.environment.items()
         },
-        "HEALTH_EXTERNAL_INTERVAL_SECONDS": "0.3",
+        "HEALTH_DATABASE_INTERVAL_SECONDS": "0.2",
+        "HEALTH_REDIS_INTERVAL_SECONDS": "0.2",
+        "HEALTH_EXTERNAL_INTERVAL_SECONDS": "0.2",
         "HEALTH_EXTERNAL_TIMEOUT_SECONDS": "1",
         "EXTERNAL_RESPONSE_WARNING_MS": "400",
     }

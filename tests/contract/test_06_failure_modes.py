@@ -171,7 +171,8 @@ def locking(estate: Estate, sql: str) -> Iterator[None]:
         connection.pgconn.send_query(sql.encode())
         yield
         estate.postgres.execute(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE application_name = '{name}'"
         )
 
 

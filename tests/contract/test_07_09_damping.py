@@ -144,13 +144,17 @@ HISTORIES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted({name for row in HISTORIES.values() for name in row}))
-def test_a_history_and_what_is_published(played: Played, name: str) -> None:
-    histories = HISTORIES[played.failure, played.success]
-    if name not in histories:
-        pytest.skip("a history for other thresholds")
+@pytest.mark.parametrize(
+    ("played", "history", "expected"),
+    [
+        pytest.param(thresholds, *row, id=f"{thresholds[0]} and {thresholds[1]}: {name}")
+        for thresholds, rows in HISTORIES.items()
+        for name, row in rows.items()
+    ],
+    indirect=["played"],
+)
+def test_a_history_and_what_is_published(played: Played, history: str, expected: str) -> None:
     played.settle()
-    history, expected = histories[name]
     with agreement(played.pod):
         assert played.follow(history) == expected
 

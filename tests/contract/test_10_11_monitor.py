@@ -135,8 +135,8 @@ def test_a_killed_web_worker_is_replaced(pod: Pod) -> None:
             ),
             "another web worker",
         )
+        comes_to_be_well(pod)
     assert set(seen) == {200}
-    comes_to_be_well(pod)
 
 
 def test_the_embedded_redis_comes_back_with_the_health_worker(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -125,3 +126,69 @@ def test_two_pods_on_one_host_do_not_meet(make_pod: Callable[..., Pod], tmp_path
     assert len(boards) == 2
     assert boards[0].parent != boards[1].parent
     assert first.port != second.port
+
+
+READINESS = "/api/system/health/readiness"
+LIVENESS = "/api/system/health/liveness"
+
+
+def _lifecycle(pod: Pod) -> str:
+    found = {answer.json["lifecycle"] for answer in pod.everywhere("/health/detailed")}
+    assert len(found) == 1
+    return str(found.pop())
+
+
+def test_an_operator_drains_a_pod_and_takes_it_back(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(APP_MODULE="tests.process.apps:app").start()
+    pod.wait_for(200, READINESS)
+    assert _run(pod, "drain").returncode == 0
+    assert [answer.status for answer in pod.everywhere(READINESS)] == [503, 503]
+    assert [answer.status for answer in pod.everywhere(LIVENESS)] == [200, 200]
+    assert pod.get("/x", Connection="keep-alive").headers["connection"] == "close"
+    assert _lifecycle(pod) == "draining"
+    assert _run(pod, "undrain").returncode == 0
+    assert [answer.status for answer in pod.everywhere(READINESS)] == [200, 200]
+    assert _run(pod, "drain", "--wait", "30").returncode == 0
+
+
+def test_drain_waits_for_requests_in_flight(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(APP_MODULE="tests.process.apps:app").start()
+    with socket.create_connection(("127.0.0.1", pod.port)) as stuck:
+        stuck.sendall(b"GET /slow?seconds=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: pod.board.in_flight, "it is in flight")
+        done = _run(pod, "drain", "--wait", "0.1")
+        assert done.returncode == 1
+        assert "1 requests are still in flight" in done.stderr
+
+
+def test_maintenance_outlasts_workers(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(DATABASE_URL="sqlite://").start()
+    pod.wait_for(200, READINESS)
+    assert _run(pod, "maintenance", "on").returncode == 0
+    assert _lifecycle(pod) == "maintenance"
+    assert [answer.status for answer in pod.everywhere("/health")] == [503, 503]
+    os.kill(pod.pid, signal.SIGHUP)
+    eventually(lambda: {worker.generation for worker in pod.workers()} == {1}, "a reload")
+    assert [answer.status for answer in pod.everywhere(READINESS)] == [503, 503]
+    assert [answer.status for answer in pod.everywhere(LIVENESS)] == [200, 200]
+    assert _run(pod, "maintenance", "off").returncode == 0
+    pod.wait_for(200, READINESS)
+
+
+def test_a_stop_cannot_be_undone(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(HEALTH_DRAIN_SECONDS="3000").start()
+    os.kill(pod.pid, signal.SIGTERM)
+    pod.wait_for(503, READINESS)
+    done = _run(pod, "undrain")
+    assert done.returncode == 1
+    assert "cannot be undone" in done.stderr
+    assert [answer.status for answer in pod.everywhere(READINESS)] == [503, 503]
+
+
+def test_commands_without_a_pod_say_so(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod()
+    for command in (["drain"], ["undrain"], ["maintenance", "on"]):
+        done = _run(pod, *command)
+        assert done.returncode == 2
+        assert "no running pod" in done.stderr
+        assert done.stderr.count("\n") == 1

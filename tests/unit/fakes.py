@@ -7,7 +7,7 @@ from typing import Any
 
 from service.health import Check, CheckState, Result, Run, Status
 
-PATIENCE = 5.0
+PATIENCE = 60.0
 
 HEALTHY = Result()
 WARNING = Result.failed("slow_response", "it took long")
