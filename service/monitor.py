@@ -284,7 +284,7 @@ class Monitor:
     def _latch(self, now: float) -> None:
         """The pod starts to serve once nothing keeps it from that, and never stops to."""
         board = self._scoreboard
-        if board.serving_at is not None or not self._snapshot(now).may_serve():
+        if board.serving_at is not None or not Snapshot(self._states).may_serve():
             return
         ready = [
             worker
@@ -295,11 +295,8 @@ class Monitor:
             board.serve(self._wall())
             log.info("pod serving", seconds=round(now - board.booted, 3))
 
-    def _snapshot(self, now: float) -> Snapshot:
-        return Snapshot(self._states, uptime=now - self._scoreboard.booted)
-
     def _publish(self, now: float) -> None:
-        self._scoreboard.publish(self._epoch, encode(self._snapshot(now)))
+        self._scoreboard.publish(self._epoch, encode(Snapshot(self._states)))
         self._published = now
         self._beat()
 

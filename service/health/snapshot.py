@@ -35,14 +35,12 @@ class Snapshot:
         serving_at: When the pod became serving, Unix seconds, or None. This and the
             lifecycle are not published: each reader fills them in from the flags of the
             scoreboard, which no monitor has to be alive for.
-        uptime: Seconds the pod had been up when this was published; None for a blank one.
         tasks: The startup tasks in order, by name, in the shape their endpoint shows.
     """
 
     states: Mapping[str, CheckState]
     lifecycle: Lifecycle = Lifecycle.STARTING
     serving_at: float | None = None
-    uptime: float | None = None
     tasks: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -123,7 +121,6 @@ class Snapshot:
 def encode(snapshot: Snapshot) -> bytes:
     """The snapshot as bytes for the scoreboard."""
     document = {
-        "uptime": snapshot.uptime,
         "tasks": snapshot.tasks,
         "states": [_state_document(state) for state in snapshot.states.values()],
     }
@@ -140,7 +137,6 @@ def decode(body: bytes) -> Snapshot:
     states = [_state(entry) for entry in document["states"]]
     return Snapshot(
         {state.check.name: state for state in states},
-        uptime=document["uptime"],
         tasks=document["tasks"],
     )
 

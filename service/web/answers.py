@@ -1,11 +1,11 @@
 """Answers as bytes.
 
 For one publication, one set of flags and one class of caller, an endpoint's body differs
-only in the time of the answer. So it is rendered once with a placeholder for that time and
-then only joined, until the next publication, flag or expiry.
+only in the time of the answer, and with that in the uptime. So it is rendered once with
+placeholders for both, which are then only filled in, until the next publication, flag or expiry.
 
-Liveness is the exception: it is computed from the workers' stamps at every question, because
-it must not need a publication.
+Liveness is the exception: its verdict is computed from the workers' stamps at every question,
+because it must not need a publication.
 """
 
 import json
@@ -26,9 +26,11 @@ UNAVAILABLE = "503 Service Unavailable"
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
-# A moment that no answer carries; in a rendered body it marks where the time goes.
+# A moment and an uptime that no answer carries; in a rendered body they mark where these go.
 _EPOCH = 0.0
-_MARK = timestamp(_EPOCH).encode()
+_EPOCH_MARK = timestamp(_EPOCH).encode()
+_UPTIME = -86399.97
+_UPTIME_MARK = str(_UPTIME).encode()
 
 Render = Callable[..., Answer]
 
@@ -41,7 +43,7 @@ class Endpoint:
         path: Without a trailing slash.
         render: The method of ``Payload`` that makes its document.
         graded: Whether trusted callers see more.
-        momentary: Whether it must be rendered at every question.
+        vital: Whether its verdict follows from the workers' stamps and nothing published.
         hot: Whether balancers and the kubelet ask it all the time.
         shaped: Whether it keeps its own shape even when its handler fails.
     """
@@ -49,7 +51,7 @@ class Endpoint:
     path: str
     render: Render
     graded: bool = False
-    momentary: bool = False
+    vital: bool = False
     hot: bool = False
     shaped: bool = False
 
@@ -76,7 +78,7 @@ ENDPOINTS = (
     _system("simple", Payload.simple, hot=True),
     _system("detailed", Payload.comprehensive_detailed, graded=True),
     _system("readiness", Payload.readiness, hot=True, shaped=True),
-    _system("liveness", Payload.liveness, hot=True, momentary=True, shaped=True),
+    _system("liveness", Payload.liveness, hot=True, vital=True, shaped=True),
     _system("startup", Payload.startup, hot=True, graded=True, shaped=True),
     _system("database", Payload.system_database),
     _system("redis", Payload.system_redis, graded=True),
@@ -85,7 +87,7 @@ ENDPOINTS = (
     _system("application", Payload.system_application, graded=True),
 )
 # Both metrics paths in their JSON form.
-METRICS = Endpoint(f"{PREFIX}/metrics", Payload.system_metrics, momentary=True, shaped=True)
+METRICS = Endpoint(f"{PREFIX}/metrics", Payload.system_metrics, shaped=True)
 
 
 def encode(document: Document) -> bytes:
@@ -101,6 +103,7 @@ class _Rendered:
     until: float
     status: str
     parts: list[bytes]
+    has_uptime: bool
 
 
 class Answers:
@@ -119,8 +122,6 @@ class Answers:
     def answer(self, endpoint: Endpoint, *, trusted: bool) -> tuple[str, bytes]:
         """HTTP status line and body of an endpoint at this moment. Never raises."""
         try:
-            if endpoint.momentary:
-                return _finish(self._document(endpoint, self.reader.pod(), trusted=trusted))
             return self._join(endpoint, trusted=trusted and endpoint.graded)
         except Exception:  # the rim of a request: a health answer is never a 500
             log.exception("answer failed", path=endpoint.path)
@@ -128,16 +129,24 @@ class Answers:
 
     def _join(self, endpoint: Endpoint, *, trusted: bool) -> tuple[str, bytes]:
         reader, key = self.reader, (endpoint.path, trusted)
+        version = (reader.alive(),) if endpoint.vital else reader.version
         rendered = self._rendered.get(key)
-        if rendered is None or rendered.version != reader.version or reader.now() > rendered.until:
-            rendered = self._rendered[key] = self._render(endpoint, trusted=trusted)
-        return rendered.status, timestamp(reader.wall()).encode().join(rendered.parts)
+        if rendered is None or rendered.version != version or reader.now() > rendered.until:
+            rendered = self._rendered[key] = self._render(endpoint, version, trusted=trusted)
+        body = timestamp(reader.wall()).encode().join(rendered.parts)
+        if rendered.has_uptime:
+            body = body.replace(_UPTIME_MARK, str(round(reader.uptime, 2)).encode())
+        return rendered.status, body
 
-    def _render(self, endpoint: Endpoint, *, trusted: bool) -> _Rendered:
-        version = self.reader.version
+    def _render(self, endpoint: Endpoint, version: Version, *, trusted: bool) -> _Rendered:
         pod = self.reader.pod()
-        status, body = _finish(self._document(endpoint, replace(pod, at=_EPOCH), trusted=trusted))
-        return _Rendered(version, _until(pod), status, body.split(_MARK))
+        if endpoint.vital:
+            pod = replace(pod, alive=bool(version[0]))
+        blank = replace(pod, at=_EPOCH, uptime=_UPTIME)
+        status, body = _finish(self._document(endpoint, blank, trusted=trusted))
+        return _Rendered(
+            version, _until(pod), status, body.split(_EPOCH_MARK), _UPTIME_MARK in body
+        )
 
     def _without_state(self, endpoint: Endpoint) -> tuple[str, bytes]:
         """The answer of an endpoint whose handler failed."""

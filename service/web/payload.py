@@ -180,7 +180,7 @@ class Payload:
                 "system_resources": self._resources(states["system_resources"], trusted=trusted),
                 "application": {
                     "status": application.status.word,
-                    "uptime_seconds": _uptime(pod),
+                    "uptime_seconds": round(pod.uptime, 2),
                     **self._process(application, trusted=trusted),
                     "error": application.code,
                     "last_check": _last_check(application),
@@ -543,7 +543,7 @@ class Payload:
             "debug_mode": internal(self._debug),
             "database_migrations": details.get("database_migrations", "unknown"),
             "startup_time": None if serving_at is None else timestamp(serving_at),
-            "uptime_seconds": _uptime(pod),
+            "uptime_seconds": round(pod.uptime, 2),
             **_pick(details, counts),
             "error": state.code,
             "last_check": _last_check(state),
@@ -557,12 +557,6 @@ class Payload:
 def _internal(value: Any, *, trusted: bool) -> Any:
     """A value of class T: null for callers who are not trusted."""
     return value if trusted else None
-
-
-def _uptime(pod: Pod) -> float:
-    """Uptime as of the publication, so that one publication gives one body."""
-    published = pod.snapshot.uptime
-    return round(pod.uptime if published is None else published, 2)
 
 
 def _registered(snapshot: Snapshot) -> Mapping[str, CheckState]:

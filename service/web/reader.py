@@ -76,6 +76,11 @@ class Reader:
         board = self.scoreboard
         return alive(board.workers(), board.vacant_since, self.now(), self._limits)
 
+    @property
+    def uptime(self) -> float:
+        """Seconds since the pod's master started."""
+        return max(0.0, self.now() - self.scoreboard.booted)
+
     def pod(self) -> Pod:
         """Everything there is to say now."""
         board, now = self.scoreboard, self.now()
@@ -88,7 +93,7 @@ class Reader:
             alive=self.alive(),
             at=self.wall(),
             booted_at=board.booted_at,
-            uptime=max(0.0, now - board.booted),
+            uptime=self.uptime,
             in_flight=board.in_flight,
         )
 
@@ -102,7 +107,7 @@ class Reader:
             alive=True,
             at=self.wall(),
             booted_at=self.scoreboard.booted_at,
-            uptime=max(0.0, self.now() - self.scoreboard.booted),
+            uptime=self.uptime,
             in_flight=0,
         )
 
