@@ -60,7 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say(line: str, status: int) -> int:
-    sys.stderr.write(f"mingus-health: {line}\n")
+    """One line, on standard error where something is wrong."""
+    if status:
+        sys.stderr.write(f"mingus-health: {line}\n")
+    else:
+        sys.stdout.write(f"{line}\n")
     return status
 
 

@@ -18,7 +18,7 @@ from service.log import configure
 from service.metrics import Instruments, MultiprocessReader, take_slot
 from service.monitor import Monitor
 from service.scoreboard import Scoreboard, Slot
-from service.settings import Settings, load_or_exit
+from service.settings import Settings, SettingsError, load_or_exit
 from service.web.answers import Answers
 from service.web.disclosure import Disclosure
 from service.web.families import EXTENSION, Health, report_errors
@@ -30,6 +30,9 @@ from service.web.system_health import system_health_bp
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+# The embedded server is there after some 50 ms; asked earlier, it would seem to be down.
+EMBEDDED_PATIENCE = 2.0
 
 
 def web(settings: Settings, board: Scoreboard, slot: Slot) -> Front:
@@ -138,8 +141,12 @@ def _instruments(settings: Settings) -> Instruments:
 def _embedded(settings: Settings) -> EmbeddedRedis | None:
     if not _has_embedded(settings):
         return None
-    redis = EmbeddedRedis(settings.directory)
+    try:
+        redis = EmbeddedRedis(settings.directory)
+    except ValueError as error:
+        raise SettingsError(f"RUN_DIR: {error}") from error
     redis.ensure()
+    redis.wait(EMBEDDED_PATIENCE)
     return redis
 
 

@@ -14,6 +14,7 @@ import os
 import platform
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -139,6 +140,17 @@ class EmbeddedRedis:
             self._bury(f"ended with status {self._server.returncode}: {self._last_words()}")
         if self._server is None and self._clock() >= self._next_start:
             self._start()
+
+    def wait(self, patience: float) -> None:
+        """Wait until the server answers, for so many seconds at most."""
+        end = self._clock() + patience
+        pause = threading.Event()
+        while not self._listens() and self._clock() < end:
+            pause.wait(0.01)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self._socket)) == 0
 
     def stop(self) -> None:
         """Stop the server, within two seconds or by force. May be repeated."""

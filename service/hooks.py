@@ -104,6 +104,10 @@ def on_starting(server: Any) -> None:
         _refuse("reuse_port cannot be used: a worker that drops a listener would drop its queue")
     if server.cfg.preload_app:
         _refuse("preload_app cannot be used: each worker loads the application for itself")
+    if server.num_workers < 2:  # noqa: PLR2004 - the health worker and one web worker
+        _refuse("workers must be at least 2: one is the health worker (set WEB_CONCURRENCY)")
+    if not any(_port(address) == SETTINGS.health_port for address in server.cfg.address):
+        _refuse(f"bind must contain HEALTH_PORT {SETTINGS.health_port}: probes are answered there")
     if not server.cfg.timeout:
         _refuse("timeout must not be 0: a frozen worker would never be replaced")
     try:
@@ -198,8 +202,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     number = next(number for number in range(len(used) + 1) if number not in used)
     current = {seat.role for seat in seats if not seat.retiring}
     role = Role.WEB if Role.HEALTH in current else Role.HEALTH
-    threads = server.cfg.threads if SETTINGS.worker_class == "gthread" else 1
-    board.slot(number).assign(role, board.generation, threads)
+    board.slot(number).assign(role, board.generation, server.cfg.threads)
     worker.seat = Seat(
         board=board,
         number=number,
@@ -235,9 +238,13 @@ def post_fork(_server: Any, worker: Any) -> None:
     worker.load_wsgi = functools.partial(_load, worker, seat)
 
 
+def _port(address: object) -> object:
+    """The port of a TCP address; None of another."""
+    return address[1] if isinstance(address, tuple) else None
+
+
 def _is_health(listener: Any) -> bool:
-    name: object = listener.sock.getsockname()
-    return isinstance(name, tuple) and name[1] == SETTINGS.health_port
+    return _port(listener.sock.getsockname()) == SETTINGS.health_port
 
 
 def _load(worker: Any, seat: Seat) -> None:

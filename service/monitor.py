@@ -122,9 +122,9 @@ class Runner:
     def _call(self, found: list[tuple[Result, float]]) -> None:
         """Runs in the lane's thread."""
         try:
-            result = self._probe() or Result()
+            result = _result(self._probe())
         except CheckFailed as failure:
-            result = Result.failed(failure.code, failure.reason)
+            result = failure.result
         except TimeoutError as error:
             result = Result.failed("timeout", repr(error))
         except Exception as error:  # noqa: BLE001 - the one rim: a probe may raise what it likes
@@ -316,6 +316,19 @@ class Monitor:
             reason=run.result.reason,
             duration_ms=round(run.duration * 1000, 2),
         )
+
+
+def _result(found: object) -> Result:
+    """What a probe returned, as a result.
+
+    Raises:
+        TypeError: It returned something else.
+    """
+    if found is None:
+        return Result()
+    if not isinstance(found, Result):
+        raise TypeError(f"a check returns None or a Result, not {type(found).__name__}")
+    return found
 
 
 def _resumed(probes: Mapping[Check, Probe | None], scoreboard: Scoreboard) -> dict[str, CheckState]:

@@ -66,6 +66,10 @@ def _words(value: Any) -> Any:
     return () if words == ("none",) else words
 
 
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
 def _module_and_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(\))?", value):
         raise _wrong("must be a module and a name in it, such as myshop.wsgi:app")
@@ -152,12 +156,10 @@ class Settings(BaseSettings):
     health_port: Port = _var(5004, "health listener, which request traffic cannot starve")
     web_concurrency: Count = _var(4, "web workers")
     threads: Count = _var(4, "threads of each web worker (`gthread`)")
-    worker_class: Literal["gthread", "sync"] = _var(
-        "gthread", "class of the web workers: `gthread` or `sync`"
-    )
-    app_module: Reference | None = _var(None, "another WSGI application to serve, `module:name`")
+    worker_class: Literal["gthread", "sync"] = _var("gthread", "class of the web workers")
+    app_module: Reference | None = _var(None, "another WSGI application to serve")
     health_checks: Reference | None = _var(
-        None, "function that returns the application's own checks, `module:name`"
+        None, "function that returns the application's own checks"
     )
     run_dir: Path | None = _var(
         None, "directory of the pod's disposable files; chosen by user and port if unset"
@@ -169,9 +171,9 @@ class Settings(BaseSettings):
     app_version: str = _var("1.0.0", "version shown to callers")
     app_env: str = _var("production", "name of the environment", name="app_env", alias="flask_env")
     flask_debug: bool = _var(default=False, description="shown to trusted callers as `debug_mode`")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = _var(
-        "INFO", "least severe log lines that are written"
-    )
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
+    ] = _var("INFO", "least severe log lines that are written")
 
     # -- Database
     database_url: SecretStr | None = _var(None, "any SQLAlchemy URL")
@@ -196,20 +198,22 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = _var(
         None, "`redis://`, `rediss://` or `unix://`; wins over the family below"
     )
-    redis_host: str | None = _var(None, "Redis server")
-    redis_port: Port = _var(6379, "")
-    redis_db: Annotated[int, Field(ge=0)] = _var(0, "")
-    redis_username: str | None = _var(None, "")
-    redis_password: SecretStr | None = _var(None, "")
+    redis_host: str | None = _var(None, "name or address of the Redis server")
+    redis_port: Port = _var(6379, "port of that server")
+    redis_db: Annotated[int, Field(ge=0)] = _var(0, "number of the database on that server")
+    redis_username: str | None = _var(None, "user to log in as; the server's default user if unset")
+    redis_password: SecretStr | None = _var(None, "password to log in with")
     redis_memory_warning_percent: Percent = _var(
         90,
-        "of `maxmemory`; above it `memory_high`",
+        "use of `maxmemory` above which it is `memory_high`",
         name="redis_memory_warning_percent",
         alias="redis_memory_threshold_percent",
     )
-    redis_memory_critical_percent: Percent = _var(95, "of `maxmemory`; above it `memory_critical`")
+    redis_memory_critical_percent: Percent = _var(
+        95, "use of `maxmemory` above which it is `memory_critical`"
+    )
     redis_fragmentation_warning_ratio: Annotated[float, Field(gt=0)] = _var(
-        1.5, "above it `fragmentation_high`"
+        1.5, "resident by used memory, above which it is `fragmentation_high`"
     )
     redis_fragmentation_min_bytes: Annotated[int, Field(ge=0)] = _var(
         104857600, "use below which fragmentation does not count"
@@ -225,21 +229,24 @@ class Settings(BaseSettings):
         "`auto`: used when neither `REDIS_URL` nor `REDIS_HOST` is set and a server is "
         "installed; `off`",
     )
-    health_redis_key_prefix: str = _var("mingus:health:", "of every key the service writes")
+    health_redis_key_prefix: str = _var("mingus:health:", "begins every key the service writes")
 
     # -- Providers
     supabase_url: str | None = _var(None, "base URL of the Supabase project")
     supabase_anon_key: SecretStr | None = _var(
-        None, "", name="supabase_anon_key", alias="supabase_key"
+        None,
+        "key of that project, sent as `apikey`",
+        name="supabase_anon_key",
+        alias="supabase_key",
     )
-    supabase_health_path: str = _var("/auth/v1/health", "path asked for there")
-    stripe_secret_key: SecretStr | None = _var(None, "")
-    stripe_api_base: str = _var("https://api.stripe.com", "")
-    resend_api_key: SecretStr | None = _var(None, "")
-    resend_api_base: str = _var("https://api.resend.com", "")
-    twilio_account_sid: str | None = _var(None, "")
-    twilio_auth_token: SecretStr | None = _var(None, "")
-    twilio_api_base: str = _var("https://api.twilio.com", "")
+    supabase_health_path: str = _var("/auth/v1/health", "path asked for at that URL")
+    stripe_secret_key: SecretStr | None = _var(None, "secret key; a restricted one will do")
+    stripe_api_base: str = _var("https://api.stripe.com", "base URL of Stripe's API")
+    resend_api_key: SecretStr | None = _var(None, "API key; one that may only send will do")
+    resend_api_base: str = _var("https://api.resend.com", "base URL of Resend's API")
+    twilio_account_sid: str | None = _var(None, "account to ask about, and the user to log in as")
+    twilio_auth_token: SecretStr | None = _var(None, "auth token of that account")
+    twilio_api_base: str = _var("https://api.twilio.com", "base URL of Twilio's API")
     external_response_warning_ms: Milliseconds = _var(
         3000,
         "provider slower than this is `slow_response`",
@@ -252,29 +259,48 @@ class Settings(BaseSettings):
 
     # -- Resources
     cpu_warning_percent: Percent = _var(
-        80, "`cpu_high`", name="cpu_warning_percent", alias="cpu_usage_threshold_percent"
+        80,
+        "use from which on it is `cpu_high`",
+        name="cpu_warning_percent",
+        alias="cpu_usage_threshold_percent",
     )
-    cpu_critical_percent: Percent = _var(95, "`cpu_critical`")
+    cpu_critical_percent: Percent = _var(95, "use from which on it is `cpu_critical`")
     memory_warning_percent: Percent = _var(
-        80, "`memory_high`", name="memory_warning_percent", alias="memory_usage_threshold_percent"
+        80,
+        "use from which on it is `memory_high`",
+        name="memory_warning_percent",
+        alias="memory_usage_threshold_percent",
     )
-    memory_critical_percent: Percent = _var(95, "`memory_critical`")
+    memory_critical_percent: Percent = _var(95, "use from which on it is `memory_critical`")
     disk_warning_percent: Percent = _var(
-        80, "`disk_high`", name="disk_warning_percent", alias="disk_usage_threshold_percent"
+        80,
+        "use from which on it is `disk_high`",
+        name="disk_warning_percent",
+        alias="disk_usage_threshold_percent",
     )
-    disk_critical_percent: Percent = _var(95, "`disk_critical`")
-    health_disk_path: Path = _var(Path("/"), "whose file system is watched")
+    disk_critical_percent: Percent = _var(95, "use from which on it is `disk_critical`")
+    health_disk_path: Path = _var(Path("/"), "path whose file system is watched")
 
     # -- Schedule and verdicts
-    health_database_interval_seconds: Interval = _var(5, "")
-    health_database_timeout_seconds: Seconds = _var(2, "")
-    health_redis_interval_seconds: Interval = _var(5, "")
-    health_redis_timeout_seconds: Seconds = _var(1, "")
-    health_external_interval_seconds: Interval = _var(
-        60, "of each provider; at least 15 where a provider is not on loopback"
+    health_database_interval_seconds: Interval = _var(
+        5, "from the end of a run to the start of the next"
     )
-    health_external_timeout_seconds: Seconds = _var(5, "")
-    health_resources_interval_seconds: Interval = _var(5, "")
+    health_database_timeout_seconds: Seconds = _var(2, "time a run may take; beyond it `timeout`")
+    health_redis_interval_seconds: Interval = _var(
+        5, "from the end of a run to the start of the next"
+    )
+    health_redis_timeout_seconds: Seconds = _var(1, "time a run may take; beyond it `timeout`")
+    health_external_interval_seconds: Interval = _var(
+        60,
+        "from the end of a run to the start of the next; at least 15 where a provider "
+        "is not on loopback",
+    )
+    health_external_timeout_seconds: Seconds = _var(
+        5, "time a run of a provider may take; beyond it `timeout`"
+    )
+    health_resources_interval_seconds: Interval = _var(
+        5, "from the end of a run to the start of the next"
+    )
     health_failure_threshold: Count = _var(2, "unhealthy runs in a row before a check fails")
     health_success_threshold: Count = _var(2, "other runs in a row before it has recovered")
     health_critical_checks: DecidingChecks = _var(

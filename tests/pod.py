@@ -151,7 +151,7 @@ class Pod:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def stop(self, patience: float = 20.0) -> int:
+    def stop(self, patience: float = 5.0) -> int:
         """Stops it for good, whatever it is doing; its exit status."""
         assert self.process is not None
         if self.process.poll() is None:

@@ -48,12 +48,18 @@ class CheckFailed(Exception):  # noqa: N818 - what happened, not what kind of ob
     Attributes:
         code: Word of the vocabulary, such as ``connection_refused``.
         reason: The full story, for the log only.
+        result: The two as what a run found.
+
+    Raises:
+        KeyError: The code is not in the vocabulary.
+        ValueError: The code does not stand for a failure or a warning.
     """
 
     def __init__(self, code: str, reason: str = "") -> None:
         super().__init__(reason or code)
         self.code = code
         self.reason = reason
+        self.result = Result.failed(code, reason)
 
 
 # Returning nothing means healthy. A probe may have a ``close()``: the monitor calls it, from

@@ -9,8 +9,10 @@ from tests.contract.audit import (
     METRICS,
     PATHS,
     PREFIX,
+    RESOURCES,
     WEB,
     Audit,
+    comes_to_be_entirely_well,
     comes_to_be_well,
 )
 from tests.pod import Answer, Pod, eventually
@@ -30,6 +32,11 @@ def listeners(path: str) -> tuple[bool, ...]:
     return (WEB,) if path == "/" else BOTH
 
 
+def well(path: str, answer: Answer) -> bool:
+    """Whether it is 200; how busy the machine is cannot be told beforehand."""
+    return answer.status == 200 or path == RESOURCES
+
+
 @pytest.fixture(autouse=True)
 def _well(plain: Pod) -> None:
     comes_to_be_well(plain)
@@ -37,6 +44,7 @@ def _well(plain: Pod) -> None:
 
 def test_a_pod_with_sqlite_and_the_embedded_redis_keeps_the_contract(plain: Pod) -> None:
     Audit(plain)()
+    comes_to_be_entirely_well(plain)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -44,7 +52,7 @@ def test_get_with_and_without_slash_on_both_listeners(plain: Pod, path: str) -> 
     for spelling in spellings(path):
         for health in listeners(path):
             answer = plain.get(spelling, health=health)
-            assert answer.status == 200
+            assert well(path, answer)
             assert violations(path, answer.status, answer.headers, answer.body) == []
             assert int(answer.headers["content-length"]) == len(answer.body)
 
@@ -55,9 +63,9 @@ def test_head_is_get_without_the_body(plain: Pod, path: str) -> None:
         for health in listeners(path):
             get, head = pair(plain, spelling, health=health)
             assert head.body == b""
-            assert head.status == get.status == 200
+            assert well(path, head)
             assert fixed(head) == fixed(get)
-            assert violations(path, 200, head.headers, b"", method="HEAD") == []
+            assert violations(path, head.status, head.headers, b"", method="HEAD") == []
             # A number that grows by a digit between the two questions makes them differ once.
             eventually(
                 lambda spelling=spelling, health=health: as_long(plain, spelling, health=health),
@@ -133,7 +141,7 @@ def test_what_a_request_brings_changes_nothing(plain: Pod, quirk: str) -> None:
             continue
         for health in listeners(path):
             answer = plain.get(path + query, health=health, **given)
-            assert answer.status == 200
+            assert well(path, answer)
             assert violations(path, answer.status, answer.headers, answer.body) == []
 
 
@@ -141,7 +149,7 @@ def test_a_request_body_is_ignored(plain: Pod) -> None:
     for path in PATHS:
         for health in listeners(path):
             answer = plain.get(path, health=health, body=b'{"status": "unhealthy"}')
-            assert answer.status == 200
+            assert well(path, answer)
             assert violations(path, answer.status, answer.headers, answer.body) == []
 
 
@@ -149,4 +157,5 @@ def test_success_is_the_http_status(plain: Pod) -> None:
     """Invariant 4, the healthy half; every audit of a failing pod is the other."""
     for path in PATHS:
         if path.startswith(PREFIX) and path not in METRICS:
-            assert plain.get(path).json["success"] is True
+            answer = plain.get(path)
+            assert answer.json["success"] == (answer.status == 200)

@@ -4,7 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.audit import BOTH, PREFIX, Audit, checks, comes_to_be_well
+from tests.contract.audit import (
+    BOTH,
+    PREFIX,
+    Audit,
+    checks,
+    comes_to_be_entirely_well,
+    comes_to_be_well,
+)
 from tests.contract.conftest import Launch, served
 from tests.pod import Pod
 from tests.servers.providers import ProviderServer
@@ -47,14 +54,14 @@ def empty(launch: Launch) -> Pod:
 
 
 def test_a_pod_with_no_variable_set_is_well(bare: Pod) -> None:
-    comes_to_be_well(bare)
+    comes_to_be_entirely_well(bare)
     assert checks(bare)["database"] == ABSENT
     assert checks(bare)["redis"] == ("healthy", None)
     Audit(bare)()
 
 
 def test_a_pod_with_nothing_to_check_is_well(empty: Pod) -> None:
-    comes_to_be_well(empty)
+    comes_to_be_entirely_well(empty)
     found = checks(empty)
     assert {name: found[name] for name in CHECKS} == dict.fromkeys(CHECKS, ABSENT)
     Audit(empty)()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ from tests.contract.audit import (
 )
 from tests.contract.conftest import Launch, served
 from tests.contract.scripted import Script
-from tests.pod import Pod, eventually
+from tests.pod import ROOT, Pod, eventually
 from tests.servers.redis import RedisServer
 
 READINESS, LIVENESS = f"{PREFIX}/readiness", f"{PREFIX}/liveness"
@@ -50,6 +52,7 @@ def pods(
     return {
         "long": launch(**common, HEALTH_DRAIN_SECONDS="600"),
         "short": launch(**quiet, HEALTH_DRAIN_SECONDS="2"),
+        "ordered": launch(**quiet, HEALTH_DRAIN_SECONDS="600"),
         "int": launch(**quiet, HEALTH_DRAIN_SECONDS="600"),
         "quit": launch(**quiet, HEALTH_DRAIN_SECONDS="600"),
         "busy": launch(
@@ -142,6 +145,54 @@ def test_it_answers_for_as_long_as_it_was_told_to(pods: dict[str, Pod]) -> None:
     assert ended(pod) == 0
     # A busy machine makes a refusal late, never early.
     assert min(first_refusal.values()) - asked_to_stop >= 2.0
+
+
+def order(pod: Pod, *command: str) -> None:
+    """Has an operator's command done."""
+    words = [sys.executable, "-m", "service", *command]
+    done = subprocess.run(
+        words, cwd=ROOT, env=pod.environ, capture_output=True, check=False, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_maintenance_is_taken_back_and_draining_is_not(pods: dict[str, Pod]) -> None:
+    pod = served(pods["ordered"])
+    audit = Audit(pod)
+    audit()
+    with agreement(pod):
+        order(pod, "maintenance", "on")
+        out_of_traffic(pod, "maintenance")
+        audit()
+        assert "connection" not in keeps(pod) or keeps(pod)["connection"] == "keep-alive"
+        order(pod, "maintenance", "off")
+        comes_to_be_well(pod)
+        order(pod, "drain")
+        out_of_traffic(pod, "draining")
+        audit()
+        assert keeps(pod)["connection"] == "close"
+        order(pod, "maintenance", "on")
+        order(pod, "maintenance", "off")
+        out_of_traffic(pod, "draining")
+    os.kill(pod.pid, signal.SIGINT)
+    assert ended(pod) == 0
+
+
+def out_of_traffic(pod: Pod, lifecycle: str) -> None:
+    """From the next request on, everywhere."""
+    for health in BOTH:
+        assert system(pod, health=health)["lifecycle"] == lifecycle
+        assert pod.get("/health", health=health).json["status"] == "unhealthy"
+        assert pod.get(READINESS, health=health).data["ready"] is False
+        for path in NO:
+            assert pod.status(path, health=health) == 503
+        for path in (LIVENESS, f"{PREFIX}/startup"):
+            assert pod.status(path, health=health) == 200
+
+
+def keeps(pod: Pod) -> dict[str, str]:
+    """The headers of an answer to a client who would keep its connection."""
+    return pod.get("/health", Connection="keep-alive").headers
 
 
 @pytest.mark.parametrize(("name", "sig"), [("int", signal.SIGINT), ("quit", signal.SIGQUIT)])

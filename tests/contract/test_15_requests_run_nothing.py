@@ -21,6 +21,7 @@ def test_requests_and_scrapes_run_no_check(still: Still) -> None:
     eventually(lambda: has_run(still), "every check has run")
     before = traffic(still)
     assert before["statements"] > 0
+    assert before["commands"] > 0
     assert all(before[provider] == 1 for provider in KEYS)
     last = last_checks(still)
     start = threading.Barrier(CLIENTS)

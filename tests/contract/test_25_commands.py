@@ -7,11 +7,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.contract.audit import comes_to, comes_to_be_well
+from tests.contract.audit import (
+    busy_machine_or_fail,
+    comes_to,
+    comes_to_be_entirely_well,
+    comes_to_be_well,
+)
 from tests.contract.conftest import Estate
 from tests.pod import ROOT, Pod, free_port
 from tests.servers.faults import Fault
@@ -37,19 +43,28 @@ def command(
     )
 
 
+def calmly(pod: Pod, passes: Callable[[], bool]) -> None:
+    """Tries it while the machine is calm: a busy one has critical resources."""
+    for _ in range(5):
+        comes_to_be_entirely_well(pod)
+        if passes():
+            return
+    busy_machine_or_fail(pod)
+
+
 @pytest.mark.parametrize("listener", ["PORT", "HEALTH_PORT"])
 def test_smoke_passes_twenty_of_twenty(plain: Pod, tmp_path: Path, listener: str) -> None:
     """Of the health listener, too: that it has no "/" is reported and no more."""
-    comes_to_be_well(plain)
     base = f"http://127.0.0.1:{plain.environ[listener]}"
-    for options in ((), ("--contract",)):
-        done = command(SMOKE, tmp_path, base, *options)
-        assert done.returncode == 0, done.stdout + done.stderr
-        report = json.loads((tmp_path / "health_check_results.json").read_text())
-        assert report["summary"]["total_tests"] == 20
-        assert report["summary"]["passed_tests"] == 20
-        assert report["summary"]["failed_tests"] == 0
-        assert {result["status_code"] for result in report["results"]} == {200}
+    report = tmp_path / "health_check_results.json"
+    calmly(plain, lambda: command(SMOKE, tmp_path, base).returncode == 0)
+    results = json.loads(report.read_text())
+    assert results["summary"]["total_tests"] == results["summary"]["passed_tests"] == 20
+    assert results["summary"]["failed_tests"] == 0
+    assert {result["status_code"] for result in results["results"]} == {200}
+    done = command(SMOKE, tmp_path, base, "--contract")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(report.read_text())["summary"]["passed_tests"] == 20
 
 
 def test_smoke_fails_against_a_pod_that_is_not_well(estate: Estate, tmp_path: Path) -> None:
@@ -80,7 +95,8 @@ def test_demo_shows_either(plain: Pod, estate: Estate, tmp_path: Path) -> None:
         assert shown.returncode == 0
         assert isinstance(json.loads(shown.stdout), dict)
     assert command(DEMO, tmp_path, ill, *CONTINUOUS, "--require-healthy").returncode == 1
-    assert command(DEMO, tmp_path, well, *CONTINUOUS, "--require-healthy").returncode == 0
+    demand = (*CONTINUOUS, "--require-healthy")
+    calmly(plain, lambda: command(DEMO, tmp_path, well, *demand).returncode == 0)
 
 
 @pytest.mark.parametrize("script", [SMOKE, DEMO], ids=["smoke", "demo"])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from scripts.health_contract import parse_exposition
 from tests.contract.audit import (
     BOTH,
     HEALTH,
@@ -101,6 +102,31 @@ def comes_to_be_well_but_for_the_index(pod: Pod) -> None:
         ),
         f"well, not {services(pod)}",
     )
+
+
+def test_requests_are_counted_by_their_routes(shop: Pod) -> None:
+    """Of an application that is Flask's the routes are known; values of a path are not shown."""
+    put(shop, "cocoa", 1)
+    assert shop.status("/products") == 200
+    assert shop.status("/no/such/product") == 404
+    assert shop.status("/health/standard") in (200, 503)
+    wanted = {
+        ("PUT", "/products/<name>", "201"),
+        ("GET", "/products", "200"),
+        ("GET", "other", "404"),
+        ("GET", "/health/standard", "200"),
+    }
+    eventually(lambda: not wanted - counted(shop), "all four are counted", patience=10)
+    assert "cocoa" not in shop.get("/metrics").body.decode()
+
+
+def counted(pod: Pod) -> set[tuple[str, str, str]]:
+    samples = parse_exposition(pod.get("/metrics").body.decode()).samples
+    return {
+        (sample.labels["method"], sample.labels["endpoint"], sample.labels["status"])
+        for sample in samples
+        if sample.name == "app_request_total"
+    }
 
 
 def put(shop: Pod, name: str, stock: int) -> None:

@@ -27,6 +27,8 @@ def _end(pod: Pod) -> int:
         pytest.param(["--reuse-port"], "reuse_port cannot be used", id="reuse_port"),
         pytest.param(["--preload"], "preload_app cannot be used", id="preload"),
         pytest.param(["--timeout", "0"], "timeout must not be 0", id="timeout"),
+        pytest.param(["--workers", "1"], "workers must be at least 2", id="workers"),
+        pytest.param(["--bind", "127.0.0.1:0"], "bind must contain HEALTH_PORT", id="bind"),
     ],
 )
 def test_settings_that_break_the_roles_are_refused(
@@ -113,7 +115,7 @@ def test_an_import_that_hangs_at_the_first_start_is_no_progress(
     file = tmp_path / "mood"
     file.write_text("hanging")
     pod = make_pod(
-        APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="2"
+        APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="15"
     ).launch()
     eventually(lambda: pod.status(LIVENESS, health=True) == 200, "alive while it boots")
     assert pod.get("/api/system/health/startup", health=True).status == 503

@@ -17,10 +17,10 @@ PATHS = (
     "/api/system/health/readiness",
     "/health",
 )
-TIME_OF_ANSWER = re.compile(rb'"timestamp":"[^"]*"')
+TIME_OF_ANSWER = re.compile(rb'"timestamp":"[^"]*"|"uptime_seconds":[0-9.]+')
 MARKED = ("/api/system/health/", "/health/detailed")
-# Of a publication: when each check ran last, and how long the pod had been up.
-MARKS = re.compile(rb'"(?:last_check|uptime_seconds)":("[^"]*"|[0-9.]+|null)')
+# Of a publication: when each check ran last.
+MARKS = re.compile(rb'"last_check":("[^"]*"|null)')
 
 
 def test_one_body_for_each_publication(make_pod: Callable[..., Pod]) -> None:

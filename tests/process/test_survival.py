@@ -92,7 +92,10 @@ def kill(pid: int, sig: signal.Signals) -> None:
 @pytest.fixture(params=["gthread", "sync"])
 def pod(make_pod: Callable[..., Pod], request: pytest.FixtureRequest) -> Pod:
     return make_pod(
-        APP_MODULE="tests.process.apps:app", WORKER_CLASS=request.param, WEB_CONCURRENCY="3"
+        APP_MODULE="tests.process.apps:app",
+        WORKER_CLASS=request.param,
+        WEB_CONCURRENCY="3",
+        HEALTH_REDIS_INTERVAL_SECONDS="5",  # and with that the documented expiry
     ).start()
 
 

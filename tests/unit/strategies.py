@@ -9,12 +9,19 @@ from service.health.codes import CODES
 from service.settings import CHECKS
 
 seconds = st.floats(0.1, 1e6, allow_nan=False)
-letters = st.text(st.sampled_from(".wx"), max_size=6)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(-1e9, 1e9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
+
+# Of probes: nothing, a whole part, and things no endpoint looks for.
+MEASURED: list[dict[str, Any]] = [
+    {},
+    {"response_code": 503},
+    {"connection": {"status": "unhealthy", "error": "timeout"}},
+    {"memory": {"status": "healthy", "error": None, "usage_percent": 12.5}, "\u00e9": [None, ""]},
+]
 
 
 @st.composite
@@ -26,7 +33,7 @@ def results(draw: st.DrawFn) -> Result:
     more: dict[str, Any] = {
         "response_time": draw(st.none() | seconds),
         "retry_after": draw(st.none() | seconds),
-        "details": draw(st.dictionaries(st.text(), json_values, max_size=3)),
+        "details": draw(st.sampled_from(MEASURED)),
     }
     return Result(**more) if code is None else Result.failed(code, **more)
 
@@ -54,7 +61,7 @@ def states(draw: st.DrawFn, name: str) -> CheckState:
     if state.check.unconfigured:
         return state
     now = draw(st.floats(0, 1e6))
-    for result in draw(st.lists(results(), max_size=4)):
+    for result in draw(st.lists(results(), max_size=3)):
         now += draw(st.floats(0, 100))
         state = state.observe(Run(result, now, draw(st.floats(0, 4e9)), draw(seconds)))
     return state
@@ -68,6 +75,5 @@ def snapshots(draw: st.DrawFn, names: tuple[str, ...] = CHECKS) -> Snapshot:
         {name: draw(states(name)) for name in names},
         lifecycle=lifecycle,
         serving_at=None if lifecycle is Lifecycle.STARTING else draw(st.floats(1, 4e9)),
-        uptime=draw(st.none() | seconds),
-        tasks=draw(st.dictionaries(st.text(min_size=1), json_values, max_size=2)),
+        tasks=draw(st.sampled_from([{}, {"migrate": {"status": "warning", "attempt": 2}}])),
     )

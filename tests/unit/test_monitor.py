@@ -618,12 +618,6 @@ def test_before_the_first_result_it_publishes_that_nobody_knows(make: Make) -> N
     assert list(rig.published.states) == ["database", "redis"]
 
 
-def test_the_uptime_is_published(make: Make) -> None:
-    rig = make({DATABASE: Stuck()})
-    rig.tick(86400.0)
-    assert rig.published.uptime == 86400.0
-
-
 def test_no_reason_is_published(make: Make) -> None:
     rig = make({DATABASE: fails_knowingly})
     rig.round()
@@ -642,7 +636,6 @@ def test_a_step_of_the_wall_clock_changes_no_status(make: Make) -> None:
         state = rig.published.at(rig.clock()).states["database"]
         letters.append(LETTERS[state.status])
     assert "".join(letters) == "HWUUHH"
-    assert rig.published.uptime == rig.clock() - 1000.0
 
 
 # -- the predecessor

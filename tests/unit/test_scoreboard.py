@@ -145,7 +145,9 @@ def test_who_the_pod_is(board: Scoreboard) -> None:
 
 def test_a_new_pod_is_blank(board: Scoreboard) -> None:
     assert board.lifecycle is Lifecycle.STARTING
-    assert (board.flags, board.serving_at, board.draining) == ((0, 0, 0), None, False)
+    assert (set(board.flags), board.serving_at, board.draining) == ({0}, None, False)
+    assert not board.stopping
+    assert not board.in_maintenance
     assert (board.rank, board.newest()) == (0, None)
     assert (board.finished, board.in_flight, board.generation, board.expected) == (0, 0, 0, 0)
     assert list(board.workers()) == []
@@ -157,51 +159,65 @@ def test_counts_of_the_arbiter(board: Scoreboard) -> None:
     assert [board.next_epoch(), board.next_epoch()] == [1, 2]
 
 
-def maintain(board: Scoreboard, at: int) -> None:
-    board._words[scoreboard.H_MAINTENANCE] = at
-
-
-def test_the_lifecycle_goes_one_way(board: Scoreboard, clock: Clock) -> None:
-    seen = [board.lifecycle.value]
-    for step in (
-        lambda: maintain(board, 1),
-        lambda: board.serve(1.7e9),
-        lambda: maintain(board, 0),
-        board.drain,
-        lambda: maintain(board, 1),
-        lambda: board.serve(1.8e9),
-    ):
-        clock.advance(1.0)
-        step()
-        seen.append(board.lifecycle.value)
-    assert seen == [
-        "starting",
-        "starting",
-        "maintenance",
-        "serving",
-        "draining",
-        "draining",
-        "draining",
-    ]
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        pytest.param("", "starting", id="new"),
+        pytest.param("serve", "serving", id="started"),
+        pytest.param("maintain", "starting", id="not yet started"),
+        pytest.param("maintain serve", "maintenance", id="started in maintenance"),
+        pytest.param("serve maintain", "maintenance", id="maintenance"),
+        pytest.param("serve maintain maintain-off", "serving", id="and back"),
+        pytest.param("serve drain", "draining", id="drained by a command"),
+        pytest.param("drain serve", "draining", id="never served"),
+        pytest.param("serve drain maintain", "draining", id="draining is worse"),
+        pytest.param("serve maintain drain", "draining", id="drained in maintenance"),
+        pytest.param("serve stop", "draining", id="stopping"),
+        pytest.param("serve stop drain-off", "draining", id="which cannot be taken back"),
+        pytest.param("serve stop maintain maintain-off serve", "draining", id="whatever comes"),
+    ],
+)
+def test_the_lifecycle(board: Scoreboard, steps: str, expected: str) -> None:
+    for step in steps.split():
+        {
+            "serve": lambda: board.serve(1.7e9),
+            "stop": board.stop,
+            "drain": board.drain,
+            "drain-off": lambda: board.drain(on=False),
+            "maintain": lambda: board.maintain(on=True),
+            "maintain-off": lambda: board.maintain(on=False),
+        }[step]()
+    assert board.lifecycle.value == expected
+    assert board.draining is (expected == "draining")
+    assert board.stopping is ("stop" in steps)
 
 
 def test_flags_keep_their_first_time(board: Scoreboard, clock: Clock) -> None:
     board.serve(1_700_000_000.25)
     board.drain()
+    board.stop()
+    board.maintain(on=True)
     flags = board.flags
     clock.advance(5.0)
     board.serve(1_800_000_000.0)
     board.drain()
+    board.stop()
+    board.maintain(on=True)
     assert board.flags == flags
     assert board.serving_at == 1_700_000_000.25
 
 
 def test_every_flag_is_in_the_flags(board: Scoreboard) -> None:
     seen = {board.flags}
-    for step in (lambda: board.serve(1.7e9), lambda: maintain(board, 1), board.drain):
+    for step in (
+        lambda: board.serve(1.7e9),
+        lambda: board.maintain(on=True),
+        board.drain,
+        board.stop,
+    ):
         step()
         seen.add(board.flags)
-    assert len(seen) == 4
+    assert len(seen) == 5
 
 
 # -- the workers
@@ -542,7 +558,7 @@ def test_an_upgrade_in_place_goes_on(board: Scoreboard, clock: Clock) -> None:
     board.publish(board.next_epoch(), b"body")
     board.publish(board.next_epoch(), b"newer body")
     board.serve(1.7e9)
-    maintain(board, 1)
+    board.maintain(on=True)
     clock.advance(3600.0)
     successor = Scoreboard.create(
         None, slots=9, adopt=board, clock=clock.nanoseconds, wall=lambda: 1.8e9
@@ -563,12 +579,18 @@ def test_an_upgrade_in_place_goes_on(board: Scoreboard, clock: Clock) -> None:
     assert successor.next_epoch() > successor.rank >> 32
 
 
-def test_a_draining_master_hands_on_no_drain(board: Scoreboard) -> None:
+def test_a_master_that_stops_does_not_stop_its_successor(board: Scoreboard) -> None:
     board.serve(1.7e9)
-    board.drain()
+    board.stop()
     successor = Scoreboard.create(None, slots=1, adopt=board)
     assert successor.lifecycle is Lifecycle.SERVING
     assert successor.newest() is None
+
+
+def test_what_an_operator_has_drained_stays_drained(board: Scoreboard) -> None:
+    board.serve(1.7e9)
+    board.drain()
+    assert Scoreboard.create(None, slots=1, adopt=board).draining
 
 
 # -- finding it
