@@ -1,5 +1,7 @@
 """gunicorn's settings for a pod: web workers on PORT, one health worker on HEALTH_PORT."""
 
+import os
+
 from service.hooks import (  # noqa: F401 - gunicorn takes its hooks from here by name
     SETTINGS,
     child_exit,
@@ -16,14 +18,14 @@ from service.hooks import (  # noqa: F401 - gunicorn takes its hooks from here b
 from service.log import AccessLog, configure
 
 wsgi_app = "service.app:create_app()"
-bind = [
-    f"{SETTINGS.bind_host}:{SETTINGS.port}",
-    f"{SETTINGS.bind_host}:{SETTINGS.health_port}",
-]
+host = f"[{SETTINGS.bind_host}]" if ":" in SETTINGS.bind_host else SETTINGS.bind_host
+bind = [f"{host}:{SETTINGS.port}", f"{host}:{SETTINGS.health_port}"]
 workers = SETTINGS.web_concurrency + 1
 worker_class = SETTINGS.worker_class
 threads = SETTINGS.threads if SETTINGS.worker_class == "gthread" else 1
-worker_tmp_dir = str(SETTINGS.directory)
+# Heartbeats belong into memory, and into a directory that no cleaner empties.
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn's files there have no name
+worker_tmp_dir = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
 timeout = 30
 graceful_timeout = 30
 keepalive = 75  # longer than nginx keeps an idle upstream connection (60), or requests are lost

@@ -4,10 +4,12 @@ import argparse
 import os
 import signal
 import socket
+import subprocess
 import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,10 +17,11 @@ import structlog
 
 from service import settings
 from service.health import Kind
-from service.scoreboard import Scoreboard, ScoreboardError, find
+from service.scoreboard import Scoreboard, ScoreboardError, find, living
 from service.settings import EX_CONFIG, Settings, SettingsError
 
 NO_POD = 2
+BIND_ATTEMPTS = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     maintenance.add_argument("switch", choices=["on", "off"])
     maintenance.set_defaults(run=_maintenance)
     preflight = commands.add_parser("preflight", help="see whether the application can be imported")
+    preflight.add_argument("--only-checks", action="store_true", help="leave APP_MODULE alone")
     preflight.add_argument("--approve", type=int, metavar="PID", help=argparse.SUPPRESS)
     preflight.set_defaults(run=_preflight)
     options = parser.parse_args(arguments)
@@ -75,8 +79,11 @@ def _serve(options: argparse.Namespace) -> int:
     """Becomes gunicorn, once it is clear that it can start."""
     given = settings.load()
     if given.health_checks is not None:
-        _import_all(given, only_checks=True)
-    for variable in ("port", "health_port"):
+        command = [sys.executable, "-m", "service", "preflight", "--only-checks"]
+        status = subprocess.run(command, env=settings.environment(), check=False).returncode  # noqa: S603
+        if status:
+            return status
+    for variable in () if settings.activated() else ("port", "health_port"):
         why = _cannot_bind(given.bind_host, getattr(given, variable))
         if why:
             return _say(f"{variable.upper()} {getattr(given, variable)}: {why}", 1)
@@ -102,11 +109,15 @@ def _cannot_bind(host: str, port: int) -> str | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return f"cannot listen there: {error.strerror or error}"
-    return None
+        for _ in range(BIND_ATTEMPTS):
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                why = f"cannot listen there: {error.strerror or error}"
+            else:
+                return None
+            threading.Event().wait(1.0)  # a predecessor may be just leaving
+    return why
 
 
 def _say_where(given: Settings) -> None:
@@ -127,7 +138,10 @@ def _say_where(given: Settings) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     """Answers from the scoreboard, without HTTP."""
-    given = settings.load()
+    try:
+        given = settings.load()
+    except SettingsError as error:
+        return _say(str(error), NO_POD)
     return int(not _passes(given, find(given.directory), Kind(options.kind)))
 
 
@@ -148,9 +162,17 @@ def _passes(given: Settings, board: Scoreboard, kind: Kind) -> bool:
 # -- drain, undrain, maintenance: flags in the scoreboard, so busy listeners do not matter
 
 
+def _flag(change: Callable[[Scoreboard], None]) -> Scoreboard:
+    """Changes the flags of the pod, of both its masters in an upgrade; the newest's board."""
+    directory = settings.load().directory
+    newest = find(directory)
+    for board in living(directory):
+        change(board)
+    return newest
+
+
 def _drain(options: argparse.Namespace) -> int:
-    board = find(settings.load().directory)
-    board.drain()
+    board = _flag(lambda board: board.drain())
     if options.wait is None:
         return _say("draining", 0)
     end = time.monotonic() + options.wait
@@ -162,16 +184,14 @@ def _drain(options: argparse.Namespace) -> int:
 
 
 def _undrain(_options: argparse.Namespace) -> int:
-    board = find(settings.load().directory)
+    board = _flag(lambda board: board.drain(on=False))
     if board.stopping:
         return _say("the pod is stopping, which cannot be undone", 1)
-    board.drain(on=False)
     return _say(f"the pod is {board.lifecycle.value}", 0)
 
 
 def _maintenance(options: argparse.Namespace) -> int:
-    board = find(settings.load().directory)
-    board.maintain(on=options.switch == "on")
+    board = _flag(lambda board: board.maintain(on=options.switch == "on"))
     return _say(f"the pod is {board.lifecycle.value}", 0)
 
 
@@ -180,11 +200,15 @@ def _maintenance(options: argparse.Namespace) -> int:
 
 def _preflight(options: argparse.Namespace) -> int:
     """Imports what a worker would import, within the time a worker may take to boot."""
+    from service import checks
+
     given = settings.load()
     signal.signal(signal.SIGALRM, _too_slow)
     signal.setitimer(signal.ITIMER_REAL, given.health_boot_seconds)
     try:
-        _import_all(given)
+        if given.app_module is not None and not options.only_checks:
+            checks.imported(given.app_module, "APP_MODULE")
+        checks.registered(given)
     except SettingsError as error:
         more = "; the reload is refused and the old workers go on" if options.approve else ""
         return _say(f"{error}{more}", EX_CONFIG)
@@ -197,14 +221,6 @@ def _preflight(options: argparse.Namespace) -> int:
 
 def _too_slow(_sig: int, _frame: Any) -> None:
     raise SettingsError("the import takes longer than HEALTH_BOOT_SECONDS")
-
-
-def _import_all(given: Settings, *, only_checks: bool = False) -> None:
-    from service import checks
-
-    if given.app_module is not None and not only_checks:
-        checks.imported(given.app_module, "APP_MODULE")
-    checks.registered(given)
 
 
 if __name__ == "__main__":

@@ -5,20 +5,23 @@ server, or ``flask run``, calls ``create_app``: one process that is both.
 """
 
 import atexit
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from flask import Flask
 
 from service import assembly, checks, pools
-from service.duties import WatchDuties
+from service.duties import Keeper, WatchDuties
 from service.embedded import EmbeddedRedis, installed
 from service.health import Phase, Role
 from service.log import configure
 from service.metrics import Instruments, MultiprocessReader, take_slot
 from service.monitor import Monitor
 from service.scoreboard import Scoreboard, Slot
-from service.settings import Settings, SettingsError, load_or_exit
+from service.settings import Settings, load_or_exit
 from service.web.answers import Answers
 from service.web.disclosure import Disclosure
 from service.web.families import EXTENSION, Health, report_errors
@@ -30,6 +33,8 @@ from service.web.system_health import system_health_bp
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+log = structlog.get_logger(__name__)
 
 # The embedded server is there after some 50 ms; asked earlier, it would seem to be down.
 EMBEDDED_PATIENCE = 2.0
@@ -49,7 +54,8 @@ def web(settings: Settings, board: Scoreboard, slot: Slot) -> Front:
         if settings.database_url is not None:
             _own_pool()
     views = _views(settings, board)
-    front = _front(views, slot, instruments, lambda: _flask(views, Role.WEB).wsgi_app, application)
+    families = partial(_made_families, views, Role.WEB)
+    front = _front(views, slot, instruments, families, application)
     front.prepare()
     return front
 
@@ -60,7 +66,6 @@ def health(
     slot: Slot,
     *,
     epoch: int,
-    generation: int,
     patience: float,
 ) -> tuple[Front, WatchDuties]:
     """What the health worker serves, and what it does besides, the monitor already running.
@@ -70,7 +75,6 @@ def health(
         board: The pod's scoreboard.
         slot: The worker's own.
         epoch: Rank of its publications.
-        generation: Number of the reload it was born in.
         patience: Seconds it outlives its siblings at most.
 
     Raises:
@@ -78,12 +82,12 @@ def health(
     """
     instruments = _instruments(settings)
     redis = _embedded(settings)
-    monitor = _monitor(settings, board, instruments, redis, epoch=epoch)
+    monitor = _monitor(settings, board, instruments, redis, epoch)
     monitor.start()
-    duties = WatchDuties(board, slot, generation, epoch, monitor, redis, patience)
+    duties = WatchDuties(board, slot, epoch, monitor, redis, settings.directory, patience)
     views = _views(settings, board)
-    front = _front(views, slot, instruments, lambda: _flask(views, Role.HEALTH).wsgi_app)
-    return front, duties
+    families = partial(_made_families, views, Role.HEALTH)
+    return _front(views, slot, instruments, families), duties
 
 
 def create_app() -> Flask:
@@ -96,20 +100,25 @@ def create_app() -> Flask:
     slot.assign(Role.WEB, generation=0, threads=settings.threads)
     slot.occupy()
     instruments = _instruments(settings)
-    redis = _embedded(settings)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    redis = _embedded(settings) if in_main_thread else None
     application = (
         checks.imported(settings.app_module, "APP_MODULE") if settings.app_module else None
     )
     views = _views(settings, board)
     app = _flask(views, Role.WEB)
-    families = app.wsgi_app
-    app.wsgi_app = _front(views, slot, instruments, lambda: families, application)  # type: ignore[method-assign]
-    slot.enter(Phase.READY)
-    monitor = _monitor(
-        settings, board, instruments, redis, epoch=board.next_epoch(), beat=lambda: _stamp(slot)
+    families = views.before(app.wsgi_app)
+    app.wsgi_app = _front(  # type: ignore[method-assign]
+        views, slot, instruments, lambda: families, application
     )
-    monitor.start()
-    atexit.register(monitor.stop)
+    slot.enter(Phase.READY)
+
+    def make_monitor() -> Monitor:
+        return _monitor(settings, board, instruments, redis, epoch=board.next_epoch())
+
+    keeper = Keeper(slot, make_monitor)
+    keeper.start()
+    atexit.register(keeper.stop)
     return app
 
 
@@ -120,13 +129,6 @@ def _own_pool() -> None:
 
 
 _pool: Any = None
-
-
-def _stamp(slot: Slot) -> None:
-    slot.beat(0)
-    use = pools.figures()
-    if use is not None:
-        slot.pool = use
 
 
 def _instruments(settings: Settings) -> Instruments:
@@ -144,7 +146,8 @@ def _embedded(settings: Settings) -> EmbeddedRedis | None:
     try:
         redis = EmbeddedRedis(settings.directory)
     except ValueError as error:
-        raise SettingsError(f"RUN_DIR: {error}") from error
+        log.warning("no embedded Redis", reason=f"RUN_DIR: {error}")
+        return None
     redis.ensure()
     redis.wait(EMBEDDED_PATIENCE)
     return redis
@@ -159,12 +162,12 @@ def _monitor(
     board: Scoreboard,
     instruments: Instruments,
     redis: EmbeddedRedis | None,
-    **more: Any,
+    epoch: int,
 ) -> Monitor:
     url = settings.redis_address or (redis.url if redis else None)
     probes = assembly.probes(settings, board, url)
     instruments.declare(probes)
-    return Monitor(probes, board, recorder=instruments, **more)
+    return Monitor(probes, board, epoch, instruments)
 
 
 def _views(settings: Settings, board: Scoreboard) -> Health:
@@ -195,6 +198,10 @@ def _front(
     application: "WSGIApplication | None" = None,
 ) -> Front:
     return Front(views.answers, views.disclosure, slot, instruments.request, families, application)
+
+
+def _made_families(views: Health, role: Role) -> "WSGIApplication":
+    return views.before(_flask(views, role).wsgi_app)
 
 
 def _flask(views: Health, role: Role) -> Flask:

@@ -11,6 +11,7 @@ from typing import Any
 from gunicorn.util import import_app
 
 from service.health import Check, Probe, ProgressLimits, Thresholds
+from service.probes.errors import mask
 from service.settings import CHECKS, PROVIDERS, Settings, SettingsError
 
 Probes = dict[Check, Probe | None]
@@ -145,4 +146,4 @@ def imported(reference: str, variable: str) -> Any:
 
 def _cause(error: BaseException) -> str:
     """An error in one line."""
-    return f"{type(error).__name__}: {error}".strip().splitlines()[-1]
+    return mask(f"{type(error).__name__}: {error}".strip().splitlines()[-1])

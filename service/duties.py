@@ -1,13 +1,19 @@
-"""What the health worker does besides answering: watch over the monitor and over Redis.
+"""What a process does besides answering: watch over the monitor, and over Redis.
 
-All of it runs in the health worker's main thread, between two rounds of its loop.
+In the health worker it is done in the main thread, between two rounds of its loop; where there
+are no hooks, in a thread of its own.
 """
 
+import os
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import structlog
 
+from service import pools
 from service.embedded import EmbeddedRedis
 from service.health import Role
 from service.monitor import Monitor
@@ -17,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 # The monitor's loop waits for nothing, so a silence this long means it is gone.
 MONITOR_SILENCE = 10.0
+# Cleaners of temporary directories take what nobody has touched for days; a lock file among it
+# would let two processes into one metric slot.
+TOUCH_INTERVAL = 3600.0
 
 
 class WatchDuties:
@@ -25,10 +34,10 @@ class WatchDuties:
     Args:
         board: The pod's scoreboard.
         slot: The worker's own.
-        generation: Number of the reload it was born in.
         epoch: Rank of its publications.
         monitor: What it watches over.
         redis: The embedded server, where there is one.
+        directory: Of the pod's files.
         patience: Seconds after SIGTERM after which it leaves whoever is still there.
     """
 
@@ -36,23 +45,25 @@ class WatchDuties:
         self,
         board: Scoreboard,
         slot: Slot,
-        generation: int,
         epoch: int,
         monitor: Monitor,
         redis: EmbeddedRedis | None,
+        directory: Path,
         patience: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._board = board
         self._slot = slot
-        self._generation = generation
+        self._generation = slot.read().generation
         self._epoch = epoch
         self._monitor = monitor
         self._redis = redis
+        self._directory = directory
         self._patience = patience
         self._clock = clock
         self._leaving_since: float | None = None
         self._said_draining = False
+        self._next_touch = clock() + TOUCH_INTERVAL
 
     def beat(self, occupied: int) -> bool:
         """Once a second; False when this process should be replaced."""
@@ -62,6 +73,9 @@ class WatchDuties:
         if self._board.draining and not self._said_draining:
             self._said_draining = True
             log.info("pod draining")
+        if self._clock() >= self._next_touch:
+            self._next_touch = self._clock() + TOUCH_INTERVAL
+            _touch(self._directory)
         if self._monitor.stalled(MONITOR_SILENCE):
             log.critical("monitor stalled, replacing the health worker")
             return False
@@ -97,3 +111,47 @@ class WatchDuties:
             for worker in self._board.workers()
             if worker.role is Role.WEB
         )
+
+
+class Keeper:
+    """Stands in for gunicorn where there are no hooks: stamps for the process, keeps a monitor.
+
+    Args:
+        slot: The process's own.
+        make: Makes a monitor, of a new epoch each time.
+    """
+
+    def __init__(self, slot: Slot, make: Callable[[], Monitor]) -> None:
+        self._slot = slot
+        self._make = make
+        self._monitor = make()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begins to watch."""
+        self._monitor.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the monitor. May be called more than once."""
+        self._stopping.set()
+        self._monitor.stop()
+
+    def _loop(self) -> None:
+        while not self._stopping.wait(1.0):
+            self._slot.beat(0)
+            use = pools.figures()
+            if use is not None:
+                self._slot.pool = use
+            if self._monitor.stalled(MONITOR_SILENCE):
+                log.critical("monitor stalled, starting another")
+                self._monitor.stop()
+                self._monitor = self._make()
+                self._monitor.start()
+
+
+def _touch(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        with suppress(OSError):
+            os.utime(path)

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +48,6 @@ class Seat:
         board: The pod's scoreboard.
         number: The worker's slot in it.
         role: What the worker is for.
-        generation: Number of the reload it was born in.
         epoch: Rank of its publications; 0 for a web worker.
         age: Its real age, in gunicorn's count.
         born: When it was forked, monotonic seconds.
@@ -57,7 +57,6 @@ class Seat:
     board: Scoreboard
     number: int
     role: Role
-    generation: int
     epoch: int
     age: int
     born: float
@@ -122,15 +121,19 @@ def _make_shared_state(*, upgraded_from: int) -> Scoreboard:
 
     directory = SETTINGS.directory
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.stat().st_uid != os.getuid():
+    # A name of our own choice, under /tmp, anybody may have taken before us.
+    if SETTINGS.run_dir is None and directory.lstat().st_uid != os.getuid():
         raise scoreboard.ScoreboardError(f"{directory} belongs to somebody else")
     scoreboard.sweep(directory)
-    prepare(SETTINGS.metrics_directory, fresh=not any(directory.glob("scoreboard.*")))
-    old = scoreboard.path_of(directory, upgraded_from)
+    boards = {board.master[0]: board for board in scoreboard.living(directory)}
+    old = boards.pop(upgraded_from, None)
+    if boards:
+        raise scoreboard.ScoreboardError(f"{directory} is another pod's, of master {min(boards)}")
+    prepare(SETTINGS.metrics_directory, fresh=old is None)
     return Scoreboard.create(
         scoreboard.path_of(directory, os.getpid()),
         slots=4 * (SETTINGS.web_concurrency + 1) + 64,
-        adopt=Scoreboard.open(old) if upgraded_from and old.exists() else None,
+        adopt=old,
     )
 
 
@@ -142,6 +145,7 @@ def when_ready(server: Any) -> None:
     def in_child() -> bool:
         return os.getpid() != int(server.pid)
 
+    @never_raises
     def on_term(sig: int, _frame: Any) -> None:
         if in_child():
             os._exit(0)  # between its fork and its own handlers; nobody would tell it again
@@ -155,6 +159,7 @@ def when_ready(server: Any) -> None:
         server.board.stop()
         signal.setitimer(signal.ITIMER_REAL, SETTINGS.health_drain_seconds)
 
+    @never_raises
     def on_hup(sig: int, _frame: Any) -> None:
         if in_child():
             return
@@ -176,9 +181,11 @@ def _preflight() -> None:
     workers too. The process started here sends APPROVED back, or one line to the log.
     """
     command = [sys.executable, "-m", "service", "preflight", "--approve", str(os.getpid())]
-    os.posix_spawn(
-        sys.executable, command, settings.environment(), setsigmask=(), setsigdef=(signal.SIGHUP,)
-    )
+    environ = settings.environment()
+    try:
+        os.posix_spawn(sys.executable, command, environ, setsigmask=(), setsigdef=(signal.SIGHUP,))
+    except OSError as error:
+        log.error("the reload is refused: %s: %s", sys.executable, error)  # noqa: TRY400
 
 
 @never_raises
@@ -207,7 +214,6 @@ def pre_fork(server: Any, worker: Any) -> None:
         board=board,
         number=number,
         role=role,
-        generation=board.generation,
         epoch=board.next_epoch() if role is Role.HEALTH else 0,
         age=worker.age,
         born=time.monotonic(),
@@ -248,25 +254,35 @@ def _is_health(listener: Any) -> bool:
 
 
 def _load(worker: Any, seat: Seat) -> None:
-    """Worker. Builds what it serves."""
+    """Worker. Builds what it serves; one that cannot takes the others along only at the start."""
+    try:
+        _build(worker, seat)
+    except Exception as error:
+        if seat.board.serving_at is None:
+            if isinstance(error, settings.SettingsError):
+                log.debug("worker cannot load", exc_info=True)
+                raise AppImportError(f"mingus-health: {error}") from error
+            raise
+        log.exception("worker cannot load, trying again")
+        threading.Event().wait(SHORT_LIFE)
+        sys.exit(1)
+
+
+def _build(worker: Any, seat: Seat) -> None:
     from service import app  # noqa: PLC0415 - only after the fork: a HUP brings new code
 
-    slot = seat.board.slot(seat.number)
-    try:
-        if seat.role is Role.WEB:
-            worker.wsgi = app.web(SETTINGS, seat.board, slot)
-        else:
-            worker.wsgi, worker.duties = app.health(
-                SETTINGS,
-                seat.board,
-                slot,
-                epoch=seat.epoch,
-                generation=seat.generation,
-                patience=worker.cfg.graceful_timeout - 0.5,
-            )
-    except settings.SettingsError as error:
-        log.debug("worker cannot load", exc_info=True)
-        raise AppImportError(f"mingus-health: {error}") from error
+    # Read anew: a secret's file may have changed since the arbiter read it.
+    given, slot = settings.load(), seat.board.slot(seat.number)
+    if seat.role is Role.WEB:
+        worker.wsgi = app.web(given, seat.board, slot)
+    else:
+        worker.wsgi, worker.duties = app.health(
+            given,
+            seat.board,
+            slot,
+            epoch=seat.epoch,
+            patience=worker.cfg.graceful_timeout - 0.5,
+        )
 
 
 @never_raises
@@ -277,6 +293,7 @@ def post_worker_init(worker: Any) -> None:
     slot.enter(Phase.READY)
     if seat.role is Role.WEB:
         worker.notify = _beating(worker, slot)
+        worker.timeout = 1.0  # how often an idle sync worker's loop comes round, and beats
 
 
 def _beating(worker: Any, slot: scoreboard.Slot) -> Callable[[], None]:

@@ -8,6 +8,7 @@ in a name server's silence, is never joined; a check may have ``MAX_LOST`` of th
 while it has, its runs end as ``timeout`` without a new thread.
 """
 
+import json
 import queue
 import random
 import threading
@@ -32,12 +33,14 @@ from service.health import (
 )
 from service.health.schedule import first_start, next_start
 from service.health.snapshot import decode, encode
+from service.probes.errors import mask
 from service.scoreboard import Scoreboard
 
 log = structlog.get_logger(__name__)
 
 TICK = 1.0
 MAX_LOST = 2
+MAX_DETAILS = 4096
 REPEAT_LOG = 60.0
 
 
@@ -126,9 +129,9 @@ class Runner:
         except CheckFailed as failure:
             result = failure.result
         except TimeoutError as error:
-            result = Result.failed("timeout", repr(error))
+            result = Result.failed("timeout", mask(repr(error)))
         except Exception as error:  # noqa: BLE001 - the one rim: a probe may raise what it likes
-            result = Result.failed("check_failed", repr(error))
+            result = Result.failed("check_failed", mask(repr(error)))
         found.append((result, self._clock()))
         self._woken.set()
 
@@ -173,7 +176,6 @@ class Monitor:
         scoreboard: Where to publish, and where the workers are.
         epoch: Rank of this monitor among the pod's.
         recorder: Where finished runs are counted.
-        beat: Called with each publication, where nobody else stamps for this process.
         clock: Monotonic seconds.
         wall: Unix seconds.
         chance: Random numbers in [0, 1).
@@ -186,7 +188,6 @@ class Monitor:
         epoch: int,
         recorder: Recorder,
         *,
-        beat: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,  # noqa: TID251 - for display
         chance: Callable[[], float] = random.random,
@@ -194,7 +195,6 @@ class Monitor:
         self._scoreboard = scoreboard
         self._epoch = epoch
         self._recorder = recorder
-        self._beat = beat
         self._clock = clock
         self._wall = wall
         self._chance = chance
@@ -298,7 +298,6 @@ class Monitor:
     def _publish(self, now: float) -> None:
         self._scoreboard.publish(self._epoch, encode(Snapshot(self._states)))
         self._published = now
-        self._beat()
 
     def _report(self, state: CheckState, run: Run) -> None:
         """One log line for each change, and one a minute while something is wrong."""
@@ -322,12 +321,14 @@ def _result(found: object) -> Result:
     """What a probe returned, as a result.
 
     Raises:
-        TypeError: It returned something else.
+        TypeError, ValueError: It returned something else, or what cannot be published.
     """
     if found is None:
         return Result()
     if not isinstance(found, Result):
         raise TypeError(f"a check returns None or a Result, not {type(found).__name__}")
+    if len(json.dumps(found.details, allow_nan=False)) > MAX_DETAILS:
+        raise ValueError(f"a check's details have at most {MAX_DETAILS} characters as JSON")
     return found
 
 

@@ -63,7 +63,9 @@ def watch(engine: Engine) -> Engine:
 
 def figures(clock: Callable[[], float] = time.monotonic) -> PoolUse | None:
     """The figures of this process's engines added up; None when it has none."""
-    uses = [_use(engine, thrown, clock() - INVALID_WINDOW) for engine, thrown in _watched.items()]
+    uses = [
+        _use(engine, thrown, clock() - INVALID_WINDOW) for engine, thrown in list(_watched.items())
+    ]
     if not uses:
         return None
 

@@ -24,6 +24,7 @@ Times are nanoseconds of CLOCK_MONOTONIC, one clock for every process of a host.
 import mmap
 import os
 import secrets
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -348,8 +349,8 @@ class Scoreboard:
 
     def workers(self) -> Iterator[WorkerSlot]:
         """What each living worker process says of itself."""
-        for number in range(self.slots):
-            if self._words[self._slots_at + number * SLOT_WORDS + S_PHASE] != Phase.FREE:
+        for number, phase in enumerate(self._slot_words(S_PHASE)):
+            if phase != Phase.FREE:
                 yield self.slot(number).read()
 
     def pools(self) -> list[PoolUse]:
@@ -382,6 +383,8 @@ class Scoreboard:
             raise ValueError(f"a publication has at most {BODY_BYTES} bytes, not {len(body)}")
         words, publisher = self._words, epoch % PUBLISHERS
         newest = words[HEADER_WORDS + publisher]
+        if newest >> 32 > epoch:
+            return newest  # a late riser: somebody newer has taken its place
         sequence = ((newest & 0xFFFFFFFF) if newest >> 32 == epoch else 0) + 2
         at = self._buffer(publisher, sequence)
         words[at + B_SEQUENCE] = sequence - 1
@@ -437,6 +440,7 @@ class Slot:
     def __init__(self, words: memoryview, number: int, clock: Callable[[], int]) -> None:
         self._words = words
         self._clock = clock
+        self._lock = threading.Lock()
         self.number = number
 
     def assign(self, role: Role, generation: int, threads: int) -> None:
@@ -472,18 +476,20 @@ class Slot:
             words[S_ALL_OCCUPIED] = now
 
     def request_started(self) -> None:
-        """Counts a request in. The caller holds the worker's own lock."""
+        """Counts a request in. Any thread of the worker."""
         words = self._words
-        words[S_IN_FLIGHT] += 1
-        if words[S_IN_FLIGHT] >= words[S_THREADS]:
-            words[S_ALL_BUSY] = self._clock()
+        with self._lock:
+            words[S_IN_FLIGHT] += 1
+            if words[S_IN_FLIGHT] >= words[S_THREADS]:
+                words[S_ALL_BUSY] = self._clock()
 
     def request_finished(self) -> None:
-        """Counts a request out. The caller holds the worker's own lock."""
+        """Counts a request out. Any thread of the worker."""
         words = self._words
-        words[S_IN_FLIGHT] -= 1
-        words[S_FINISHED] += words[S_ROLE] == Role.WEB
-        words[S_ALL_BUSY] = words[S_ALL_OCCUPIED] = 0
+        with self._lock:
+            words[S_IN_FLIGHT] -= 1
+            words[S_FINISHED] += words[S_ROLE] == Role.WEB
+            words[S_ALL_BUSY] = words[S_ALL_OCCUPIED] = 0
 
     @property
     def pool(self) -> PoolUse | None:
@@ -567,24 +573,37 @@ def find(directory: Path) -> Scoreboard:
     Raises:
         ScoreboardError: No pod runs there.
     """
-    boards = [board for board in _boards(directory) if board.master_lives]
+    boards = living(directory)
     if not boards:
         raise ScoreboardError(f"no running pod in {directory}")
-    return max(boards, key=lambda board: board.master[1])
+    return boards[-1]
+
+
+def living(directory: Path) -> list[Scoreboard]:
+    """The scoreboards of all masters that run in a directory, the newest last.
+
+    There is one, or while a server is upgraded in place, two.
+    """
+    boards = [board for board in _boards(directory) if board.master_lives]
+    return sorted(boards, key=lambda board: board.master[1])
 
 
 def sweep(directory: Path) -> None:
     """Removes the scoreboards of masters that are gone."""
-    for path in directory.glob("scoreboard.*"):
+    for path in _paths(directory):
         try:
             gone = not Scoreboard.open(path).master_lives
-        except ScoreboardError:
-            gone = True
+        except ScoreboardError:  # of another version: only its name tells whose it is
+            gone = process_start(int(path.suffix[1:])) == 0
         if gone:
             path.unlink(missing_ok=True)
 
 
 def _boards(directory: Path) -> Iterator[Scoreboard]:
-    for path in sorted(directory.glob("scoreboard.*")):
+    for path in _paths(directory):
         with suppress(ScoreboardError):
             yield Scoreboard.open(path)
+
+
+def _paths(directory: Path) -> list[Path]:
+    return [path for path in directory.glob("scoreboard.*") if path.suffix[1:].isdigit()]

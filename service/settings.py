@@ -25,7 +25,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticUseDefault
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 EX_CONFIG = 78
@@ -68,6 +68,13 @@ def _words(value: Any) -> Any:
 
 def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
+
+
+def _not_of_a_service(value: Any) -> Any:
+    """A port, but for what Kubernetes sets for a Service that happens to be called the same."""
+    if isinstance(value, str) and value.startswith("tcp://"):
+        raise PydanticUseDefault
+    return value
 
 
 def _module_and_name(value: str) -> str:
@@ -120,7 +127,7 @@ def _not_refused(value: tuple[str, ...]) -> tuple[str, ...]:
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 DecidingChecks = Annotated[Words, AfterValidator(_not_refused)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_not_of_a_service)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 Interval = Annotated[float, Field(ge=0.1, le=86400, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -494,7 +501,8 @@ def _from_files() -> dict[str, Any]:
         for name in variables(field)
         if (path := os.environ.get(f"{name}_FILE"))
     ]
-    return {name.lower(): _content(name, Path(path)) for name, path in named}
+    contents = {name.lower(): _content(name, Path(path)) for name, path in named}
+    return {name: content for name, content in contents.items() if content}
 
 
 def _content(name: str, path: Path) -> str:
@@ -512,6 +520,14 @@ def _line(entry: Any) -> str:
     return f"{where.upper()}: {entry['msg']}" if where else str(entry["msg"])
 
 
+def activated() -> bool:
+    """Whether systemd has opened the listeners for this process."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid())
+
+
 def environment() -> dict[str, str]:
-    """The environment a child process of the service gets."""
-    return dict(os.environ)
+    """The environment of a process that only imports the application.
+
+    What it counts meanwhile must not be added to the pod's metrics.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}

@@ -10,6 +10,7 @@ to a few threads, which see complete requests only and never touch a socket.
 Runs in the health worker's process only; parsing and response framing are gunicorn's own.
 """
 
+import errno
 import os
 import selectors
 import socket
@@ -118,6 +119,10 @@ class Sink:
         self.data += data
         return len(data)
 
+    def gettimeout(self) -> float:
+        """Nothing here waits; gunicorn asks before it writes an error."""
+        return 0.0
+
 
 class HealthWorker(Worker):
     """A gunicorn worker that only answers health questions. See the module.
@@ -141,6 +146,7 @@ class HealthWorker(Worker):
         self.leaving = False
         self.connections: set[Connection] = set()
         self.rendered: deque[tuple[Connection, bytes, bool]] = deque()
+        self.pipelined: deque[Connection] = deque()
         super().init_process()
 
     def run(self) -> None:
@@ -187,8 +193,10 @@ class HealthWorker(Worker):
             self._close_late(now)
             deadlines = (connection.deadline for connection in self.connections)
             wait = 0.1 if self.leaving else max(0.0, min([next_beat, *deadlines]) - now)
-            for key, events in self.selector.select(wait):
+            for key, events in self.selector.select(0.0 if self.pipelined else wait):
                 key.data(events)
+            for _ in range(len(self.pipelined)):
+                self._step(self.pipelined.popleft(), self._next_request)
 
     def _close_late(self, now: float) -> None:
         for connection in [each for each in self.connections if each.deadline <= now]:
@@ -199,11 +207,13 @@ class HealthWorker(Worker):
     def _accept(self, listener: Any, _events: int) -> None:
         try:
             sock, address = listener.accept()
-        except OSError:  # gone again, or taken by a sibling of an older generation
+        except OSError as error:  # gone again, or taken by a sibling of an older generation
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._make_room()
             return
-        if len(self.connections) >= MAX_CONNECTIONS:
-            # A full house of silent clients must not keep a probe out.
-            self._close(min(self.connections, key=lambda each: each.deadline))
+        if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():
+            sock.close()
+            return
         sock.setblocking(False)  # noqa: FBT003
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         deadline = time.monotonic() + HEAD_SECONDS
@@ -211,19 +221,33 @@ class HealthWorker(Worker):
         self.connections.add(connection)
         self.selector.register(sock, selectors.EVENT_READ, partial(self._ready, connection))
 
+    def _make_room(self) -> bool:
+        """Closes who has been silent longest: a full house must not keep a probe out."""
+        idle = [each for each in self.connections if not each.rendering]
+        if idle:
+            self._close(min(idle, key=lambda each: each.deadline))
+        return bool(idle)
+
     def _ready(self, connection: Connection, events: int) -> None:
+        self._step(connection, self._write if events & selectors.EVENT_WRITE else self._read)
+
+    def _step(self, connection: Connection, step: Callable[[Connection], None]) -> None:
+        """One step of a connection; what goes wrong in it ends that connection only."""
         if connection not in self.connections:
             return  # closed by an earlier event of the same round
         try:
-            if events & selectors.EVENT_WRITE:
-                self._write(connection)
-            else:
-                self._read(connection)
+            step(connection)
         except OSError:
+            self._close(connection)
+        except Exception:
+            self.log.exception("connection failed")
             self._close(connection)
 
     def _read(self, connection: Connection) -> None:
-        data = connection.sock.recv(MAX_HEAD_BYTES)
+        try:
+            data = connection.sock.recv(MAX_HEAD_BYTES)
+        except BlockingIOError:
+            return
         if not data:
             self._close(connection)
             return
@@ -250,9 +274,10 @@ class HealthWorker(Worker):
         connection.deadline = float("inf")
         request, answer = self._parse(connection, head)
         if request is None:
-            self._send(connection, answer, keep=False)
+            self._send(connection, answer=answer, keep=False)
         elif request.path in HOT and request.method in ("GET", "HEAD"):
-            self._send(connection, *self._respond(connection, request))
+            answer, keep = self._respond(connection, request)
+            self._send(connection, answer=answer, keep=keep)
         else:
             self.renderers.submit(self._render, connection, request)
 
@@ -303,19 +328,16 @@ class HealthWorker(Worker):
         os.read(self.PIPE[0], 4096)
         while self.rendered:
             connection, answer, keep = self.rendered.popleft()
-            self._send(connection, answer, keep=keep)
+            self._step(connection, partial(self._send, answer=answer, keep=keep))
 
-    def _send(self, connection: Connection, answer: bytes, keep: bool) -> None:  # noqa: FBT001
+    def _send(self, connection: Connection, *, answer: bytes, keep: bool) -> None:
         connection.unsent = memoryview(answer)
         connection.keep, connection.answered = keep, True
         connection.deadline = time.monotonic() + WRITE_SECONDS
         self.selector.register(
             connection.sock, selectors.EVENT_WRITE, partial(self._ready, connection)
         )
-        try:
-            self._write(connection)
-        except OSError:
-            self._close(connection)
+        self._write(connection)
 
     def _write(self, connection: Connection) -> None:
         try:
@@ -334,8 +356,9 @@ class HealthWorker(Worker):
             connection.sock.shutdown(socket.SHUT_WR)
             connection.deadline = now + LINGER_SECONDS
         elif connection.received:
+            # In the loop's next round: any number of requests may be waiting here.
             connection.deadline = now + HEAD_SECONDS
-            self._next_request(connection)
+            self.pipelined.append(connection)
         else:
             connection.deadline = now + KEEPALIVE_SECONDS
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from service.health.codes import is_code, status_of
@@ -35,6 +36,9 @@ class Result:
             raise ValueError("a code is given exactly when the status is not healthy")
         if self.code is not None and not is_code(self.code):
             raise ValueError(f"{self.code!r} is not a documented code")
+        for seconds in (self.response_time, self.retry_after):
+            if seconds is not None and not 0 <= seconds < inf:
+                raise ValueError(f"{seconds!r} is no number of seconds")
 
     @classmethod
     def failed(cls, code: str, reason: str = "", **more: Any) -> "Result":

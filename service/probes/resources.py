@@ -307,8 +307,12 @@ class ResourcesProbe:
         self._impatient = threading.Event()
 
     def __call__(self) -> Result:
-        """One measurement; the first takes up to ``settle`` seconds."""
+        """One measurement; the first takes up to ``settle`` seconds.
+
+        The first use of the CPU is that of the pod's own boot: it warns at most.
+        """
         self._impatient.clear()
+        booting = self._sample is None
         trees = self._find_trees()
         reasons: list[str] = []
         parts = {
@@ -316,6 +320,8 @@ class ResourcesProbe:
             "memory": self._part("memory", lambda: self._memory(trees), reasons),
             "disk": self._part("disk", self._disk, reasons),
         }
+        if booting and parts["cpu"]["error"] == "cpu_critical":
+            parts["cpu"].update(status=Status.WARNING.word, error="cpu_high")
         details = {**parts, "network": self._network()}
         # An unknown part, and only that, is one without a second sample: no news.
         known = [part for part in parts.values() if part["status"] != Status.UNKNOWN.word]

@@ -1,7 +1,10 @@
 """What the route families share: how an answer becomes a Flask response."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
 
+import structlog
 from flask import Blueprint, Flask, Response, current_app, request
 
 from service.metrics import Format, MultiprocessReader, expose, negotiate
@@ -9,7 +12,13 @@ from service.web.answers import METRICS, PREFIX, Answers, Endpoint, encode, erro
 from service.web.disclosure import Disclosure
 from service.web.front import HEADERS
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = structlog.get_logger(__name__)
+
 EXTENSION = "mingus_health"
+TRUSTED = "mingus_health.trusted"
 ALLOW = "GET, HEAD"
 
 
@@ -31,9 +40,21 @@ class Health:
         self._metrics = metrics
         self._version = version
 
+    def before(self, families: "WSGIApplication") -> "WSGIApplication":
+        """The families as the contract has them: any Host, and a doubled slash is unknown."""
+
+        def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+            environ[TRUSTED] = self.disclosure.trusts(environ)
+            environ["HTTP_HOST"] = "localhost"  # Werkzeug refuses some
+            if environ["PATH_INFO"].startswith("//"):  # and folds these
+                environ["PATH_INFO"] = f"/-{environ['PATH_INFO']}"
+            return families(environ, start_response)
+
+        return serve
+
     def trusted(self) -> bool:
         """Whether the caller of the current request may see internals."""
-        return self.disclosure.trusts(request.environ)
+        return bool(request.environ[TRUSTED])
 
     def exposition(self) -> Response:
         """Both metrics paths: the form the caller asked for, always 200."""
@@ -42,15 +63,7 @@ class Health:
             _, body = self.answers.answer(METRICS, trusted=False)
             return respond("200 OK", body, Vary="Accept")
         zipped = request.accept_encodings["gzip"] > 0
-        content_type, body = expose(
-            self.answers.reader.pod(),
-            self._metrics,
-            fmt=form,
-            trusted=self.trusted(),
-            names=frozenset(request.args.getlist("name[]")),
-            version=self._version,
-            gzip=zipped,
-        )
+        content_type, body = self._expose(form, zipped=zipped)
         if not zipped:
             return respond("200 OK", body, **{"Content-Type": content_type, "Vary": "Accept"})
         return respond(
@@ -62,6 +75,23 @@ class Health:
                 "Vary": "Accept, Accept-Encoding",
             },
         )
+
+    def _expose(self, form: Format, *, zipped: bool) -> tuple[str, bytes]:
+        reader = self.answers.reader
+        expose_of = partial(
+            expose,
+            reader=self._metrics,
+            fmt=form,
+            trusted=self.trusted(),
+            names=frozenset(request.args.getlist("name[]")),
+            version=self._version,
+            gzip=zipped,
+        )
+        try:
+            return expose_of(reader.pod())
+        except Exception:  # a scrape must not fail: it says that nothing could be read
+            log.exception("exposition failed")
+            return expose_of(reader.nothing())
 
 
 def health() -> Health:
@@ -111,3 +141,4 @@ def report_errors(app: Flask) -> None:
     app.register_error_handler(
         405, lambda _: error("method_not_allowed", "405 Method Not Allowed", Allow=ALLOW)
     )
+    app.register_error_handler(500, lambda _: error("internal_error", "503 Service Unavailable"))

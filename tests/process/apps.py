@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from service import Check, CheckFailed, Result
+
 FOREVER = threading.Event()
 
 
@@ -30,3 +32,24 @@ if _mood.exists():
             raise RuntimeError("the deploy is broken")
         case "hanging":
             FOREVER.wait()
+
+
+def checks() -> dict[Check, Any]:
+    """Checks of every kind, most of them wrong."""
+    return {
+        Check("wrong_value", interval=1): lambda: True,
+        Check("wrong_details", interval=1): lambda: Result(details={"at": object()}),
+        Check("wrong_number", interval=1): lambda: Result(details={"ratio": float("nan")}),
+        Check("wrong_size", interval=1): lambda: Result(details={"text": "x" * 100_000}),
+        Check("wrong_code", interval=1): _raise_unknown_code,
+        Check("wrong_secret", interval=1): _raise_secret,
+        Check("right", interval=1): lambda: None,
+    }
+
+
+def _raise_unknown_code() -> None:
+    raise CheckFailed("oversold")
+
+
+def _raise_secret() -> None:
+    raise RuntimeError("cannot reach https://user:hunter2@host.test/")

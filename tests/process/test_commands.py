@@ -79,7 +79,7 @@ def test_wrong_usage_and_wrong_settings(make_pod: Callable[..., Pod]) -> None:
     assert _run(pod, "check", "--kind", "happiness").returncode == 2
     assert _run(pod, "dance").returncode == 2
     done = _run(pod, "check", HEALTH_BOOT_SECONDS="soon")
-    assert done.returncode == 78
+    assert done.returncode == 2
     assert "HEALTH_BOOT_SECONDS" in done.stderr
     assert "soon" not in done.stderr
 
