@@ -16,6 +16,9 @@ from service.settings import CHECKS, PROVIDERS, Settings, SettingsError
 
 Probes = dict[Check, Probe | None]
 
+# Names that stand for something else where the application's own checks are listed.
+RESERVED = {*CHECKS, "external_services", "external_apis", "overall"}
+
 FAILING_INTERVAL = 1.0
 FAILING_PROVIDER_INTERVAL = 15.0
 # What measures only this machine is quick, or something is very wrong.
@@ -104,7 +107,8 @@ def registered(settings: Settings) -> Probes:
         unknown = set(getattr(settings, variable) or ()) - known
         if unknown:
             raise SettingsError(
-                f"{variable.upper()}: {min(unknown)} is neither a documented check nor registered"
+                f"{variable.upper()}: names a check that is neither documented nor registered; "
+                f"there are {', '.join(sorted(known))}"
             )
     return {_judged(settings, check): probe for check, probe in own.items()}
 
@@ -123,7 +127,7 @@ def _call_registration(reference: str) -> Mapping[Check, Probe]:
             f"HEALTH_CHECKS: {reference} must return a mapping of Check to callable"
         )
     names = [check.name for check in found]
-    taken = sorted(name for name in names if name in CHECKS or names.count(name) > 1)
+    taken = sorted(name for name in names if name in RESERVED or names.count(name) > 1)
     if taken:
         raise SettingsError(f"HEALTH_CHECKS: {reference} uses the name {taken[0]} again")
     checks: Mapping[Check, Probe] = found

@@ -114,12 +114,12 @@ class Runner:
     def start(self) -> None:
         """Begins a run."""
         self.started = self._clock()
+        # A list of its own: what a given-up run finds in the end goes nowhere.
+        found = self._found = []
         self._lost = [lane for lane in self._lost if lane.lives]
         if self._lane is None and len(self._lost) < MAX_LOST:
             self._lane = Lane(self.check.name)
         if self._lane is not None:
-            # A list of its own: what a given-up run finds in the end goes nowhere.
-            found = self._found = []
             self._lane.run(lambda: self._call(found))
 
     def _call(self, found: list[tuple[Result, float]]) -> None:
@@ -139,13 +139,13 @@ class Runner:
         """The run, if it is over."""
         if self.started is None:
             return None
-        if self._found:
-            result, finished = self._found.pop()
-        elif self._clock() >= self.deadline:
-            result, finished = Result.failed("timeout", "the time limit passed"), self._clock()
-            self._give_up()
-        else:
+        result, finished = self._found.pop() if self._found else (None, self._clock())
+        if result is None and finished < self.deadline:
             return None
+        if result is None:
+            self._give_up()
+        if result is None or finished > self.deadline:
+            result = Result.failed("timeout", "the time limit passed")
         run = Run(result, finished, self._wall(), finished - self.started)
         self.started = None
         return run
@@ -210,7 +210,7 @@ class Monitor:
         self._states = _resumed(probes, scoreboard)
         self._due = {name: self._first_due(name, now) for name in self._runners}
         self._published = float("-inf")
-        self._logged: dict[str, tuple[str | None, float]] = {}
+        self._logged: dict[str, tuple[tuple[Status, str | None], float]] = {}
         self.ticked = now
 
     def _first_due(self, name: str, now: float) -> float:
@@ -302,10 +302,11 @@ class Monitor:
     def _report(self, state: CheckState, run: Run) -> None:
         """One log line for each change, and one a minute while something is wrong."""
         name, now = state.check.name, run.finished
-        code, since = self._logged.get(name, (None, float("-inf")))
-        if state.code == code and (state.code is None or now - since < REPEAT_LOG):
+        news, usual = (state.status, state.code), (Status.HEALTHY, None)
+        said, since = self._logged.get(name, (usual, float("-inf")))
+        if news == said and (news == usual or now - since < REPEAT_LOG):
             return
-        self._logged[name] = state.code, now
+        self._logged[name] = news, now
         write = log.info if state.status is Status.HEALTHY else log.warning
         write(
             "check status",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, make_url
 from sqlalchemy import create_engine as sqlalchemy_engine
 
 from service import settings
@@ -38,11 +38,12 @@ def create_engine(**options: Any) -> Engine:
     given = settings.load()
     if given.database_url is None:
         raise settings.SettingsError("DATABASE_URL is not set")
-    url = normalised(given.database_url.get_secret_value())
-    pool = {"pool_size": given.db_pool_size, "max_overflow": given.db_max_overflow}
-    if url.startswith("sqlite") and (":memory:" in url or url.endswith("://")):
-        pool = {}  # a database in memory has no pool to size
-    return watch(sqlalchemy_engine(url, **{**pool, **options}))
+    url = make_url(normalised(given.database_url.get_secret_value()))
+    in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+    if not in_memory and "poolclass" not in options:  # others have no pool to size
+        pool = {"pool_size": given.db_pool_size, "max_overflow": given.db_max_overflow}
+        options = {**pool, **options}
+    return watch(sqlalchemy_engine(url, **options))
 
 
 def normalised(url: str) -> str:
@@ -69,9 +70,11 @@ def figures(clock: Callable[[], float] = time.monotonic) -> PoolUse | None:
     if not uses:
         return None
 
+    counted = [use for use in uses if use.size is not None]
+
     def total(name: str) -> int | None:
-        numbers = [number for use in uses if (number := getattr(use, name)) is not None]
-        return sum(numbers) if numbers else None
+        numbers = [getattr(use, name) for use in counted]
+        return sum(numbers) if numbers and None not in numbers else None
 
     return PoolUse(**{field.name: total(field.name) for field in fields(PoolUse)})
 

@@ -462,12 +462,10 @@ def is_secret(field: str) -> bool:
 
 def is_loopback(url: str) -> bool:
     """Whether a URL points to this very machine."""
-    host = (urlsplit(url).hostname or "") if "//" in url else ""
-    if host == "localhost":
-        return True
     try:
-        return ip_network(host).is_loopback
-    except ValueError:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_network(host).is_loopback
+    except ValueError:  # no address, or no URL at all
         return False
 
 

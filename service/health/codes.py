@@ -61,7 +61,7 @@ CODES: dict[str, Status] = {
     ),
 }
 
-_HTTP = re.compile(r"http_[1-5][0-9]{2}")
+_HTTP = re.compile(r"http_[1-9][0-9]{2}")
 
 
 def status_of(code: str) -> Status:

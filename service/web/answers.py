@@ -10,6 +10,7 @@ because it must not need a publication.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -151,7 +152,8 @@ class Answers:
     def _without_state(self, endpoint: Endpoint) -> tuple[str, bytes]:
         """The answer of an endpoint whose handler failed."""
         if endpoint.shaped:
-            return _finish(self._document(endpoint, self.reader.nothing(), trusted=False))
+            with suppress(Exception):  # it fails even so: the plain body is left
+                return _finish(self._document(endpoint, self.reader.nothing(), trusted=False))
         body = error_body("internal_error", self.reader.wall(), enveloped=endpoint.enveloped)
         return UNAVAILABLE, encode(body)
 

@@ -5,11 +5,15 @@ declared proxy speaks for. Whatever is malformed, or comes by a proxy nobody dec
 """
 
 import hmac
+import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any, Literal
 
 from service.settings import Network
+
+# A Host header: an IPv6 address in brackets, or a name or an IPv4 address; with or without port.
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:\[\],]+))(?::[0-9]*)?")
 
 _FORWARDING = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
 _FORWARDING_FAMILIES = ("HTTP_X_FORWARDED_", "HTTP_X_ENVOY_")
@@ -58,16 +62,22 @@ class Disclosure:
 
     def _spoken_for(self, peer: str, chain: str) -> bool:
         declared = self._within(peer, self._proxies) if peer else self._unix
-        if not declared:
+        addresses = [address.strip() for address in chain.split(",")]
+        if not declared or not all(map(_address, addresses)):
             return False
-        for address in reversed(chain.split(",")):
-            if not self._within(address.strip(), self._proxies):
-                return self._within(address.strip(), self._networks)
+        for address in reversed(addresses):
+            if not self._within(address, self._proxies):
+                return self._within(address, self._networks)
         return False
 
     def _direct(self, host: str) -> bool:
         """Whether the caller asked for an address: a proxy without headers keeps the name."""
-        name = _host_name(host)
+        found = _HOST.fullmatch(host)
+        if found is None:
+            return False
+        if found["v6"]:
+            return _address(found["v6"]) is not None
+        name = found["name"].lower()
         return name == "localhost" or name in self._hosts or _address(name) is not None
 
     def _within(self, text: str, networks: Iterable[Network]) -> bool:
@@ -88,10 +98,3 @@ def _address(text: str) -> Any:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def _host_name(host: str) -> str:
-    """A Host header without its port and brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()

@@ -133,6 +133,7 @@ class _Request:
         try:
             body = application(self._environ, start)
         except BaseException:
+            self.fail()
             self.close()
             raise
         wrapper = self._environ.get("wsgi.file_wrapper")
@@ -151,6 +152,10 @@ class _Request:
 
         body.close = close_both
 
+    def fail(self) -> None:
+        """The server answers for the application, whatever that has promised."""
+        self._status = "500"
+
     def close(self) -> None:
         if self._open:
             self.finish(self._status, route_of(self._environ))
@@ -166,7 +171,15 @@ class _Body:
         self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+        begun = False
+        try:
+            for chunk in self._body:
+                begun = True
+                yield chunk
+        except Exception:
+            if not begun:
+                self._request.fail()
+            raise
 
     def close(self) -> None:
         self._request.close()

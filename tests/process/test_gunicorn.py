@@ -60,7 +60,7 @@ def test_settings_that_break_the_roles_are_refused(
                 "HEALTH_CRITICAL_CHECKS": "stocks",
             },
             78,
-            "HEALTH_CRITICAL_CHECKS: stocks",
+            "HEALTH_CRITICAL_CHECKS: names a check",
             id="unknown critical check",
         ),
         pytest.param({"APP_MODULE": "nowhere:app"}, 4, "APP_MODULE: nowhere:app", id="no app"),

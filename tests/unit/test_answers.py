@@ -64,7 +64,7 @@ class Rig:
         status, body = self.answers.answer(ALL[path], trusted=trusted)
         return status, json.loads(body)
 
-    def renders(self, path: str) -> tuple[Callable[[], bytes], Callable[[], int]]:
+    def renders(self, path: str) -> tuple[Callable[..., bytes], Callable[[], int]]:
         """Asks an endpoint; and says how often it has been rendered."""
         count = 0
         endpoint = ALL[path]
@@ -75,7 +75,11 @@ class Rig:
             return endpoint.render(payload, pod, trusted=trusted)
 
         counted = replace(endpoint, render=render)
-        return lambda: self.answers.answer(counted, trusted=True)[1], lambda: count
+
+        def ask(*, trusted: bool = True) -> bytes:
+            return self.answers.answer(counted, trusted=trusted)[1]
+
+        return ask, lambda: count
 
 
 @pytest.fixture
@@ -260,6 +264,14 @@ def test_callers_get_what_they_may_see(rig: Rig, path: str) -> None:
     assert seen[0] == seen[2]
     assert (seen[0] != seen[1]) == ALL[path].graded
     assert seen[0][0] == seen[1][0]
+
+
+@PATHS
+def test_there_are_two_renders_only_where_callers_see_different_things(rig: Rig, path: str) -> None:
+    ask, renders = rig.renders(path)
+    for trusted in (True, False, True, False):
+        ask(trusted=trusted)
+    assert renders() == (2 if ALL[path].graded else 1)
 
 
 def test_liveness_needs_no_publication(rig: Rig) -> None:

@@ -119,6 +119,19 @@ def test_what_no_run_can_find(status: Status, code: str | None) -> None:
         Result(status, code)
 
 
+@pytest.mark.parametrize("field", ["response_time", "retry_after"])
+@pytest.mark.parametrize("seconds", [-0.001, float("inf"), float("nan")])
+def test_no_run_takes_a_time_that_is_none(field: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match="no number of seconds"):
+        Result(**{field: seconds})
+
+
+@pytest.mark.parametrize("code", ["no_such_code", "internal_error", "stale", "not_configured"])
+def test_a_probe_cannot_fail_for_any_other_reason(code: str) -> None:
+    with pytest.raises((KeyError, ValueError)):
+        CheckFailed(code)
+
+
 def test_a_probe_that_knows_why_it_fails() -> None:
     failure = CheckFailed("timeout", "no answer from 10.0.0.7")
     assert (failure.code, failure.reason) == ("timeout", "no answer from 10.0.0.7")

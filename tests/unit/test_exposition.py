@@ -138,7 +138,7 @@ def pod(*, lifecycle=Lifecycle.SERVING, readable=True, **results):
         check.name: CheckState.initial(check).observe(run(check.name, results.get(check.name)))
         for check in checks()
     }
-    snapshot = Snapshot(states, lifecycle, serving_at=AT - 3000, uptime=3600.0)
+    snapshot = Snapshot(states, lifecycle, serving_at=AT - 3000)
     return Pod(
         snapshot, readable, alive=True, at=AT, booted_at=AT - 3600, uptime=3600.12345, in_flight=7
     )

@@ -356,6 +356,14 @@ def test_the_body_is_closed_once() -> None:
     assert len(rig.counted) == 1
 
 
+def test_a_server_that_closes_twice_is_counted_once() -> None:
+    rig = Rig(returning(Body(b"a")))
+    _, body = rig.open("/")
+    for _ in range(2):
+        body.close()  # type: ignore[attr-defined]
+    assert (rig.in_flight, len(rig.counted)) == (0, 1)
+
+
 def test_a_client_that_goes_away_ends_the_request() -> None:
     body = Body(b"a", b"b")
     rig = Rig(returning(body))

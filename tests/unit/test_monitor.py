@@ -93,21 +93,16 @@ class Rig:
         self.board = board or Scoreboard.create(None, slots=4, clock=self.clock.nanoseconds)
         self.board.expected = 1
         self.recorder = Recorder()
-        self.beats = 0
         self.probes = probes
         self.monitor = Monitor(
             probes,
             self.board,
             epoch,
             self.recorder,
-            beat=self._beat,
             clock=self.clock,
             wall=self.wall,
             chance=chance,
         )
-
-    def _beat(self) -> None:
-        self.beats += 1
 
     def tick(self, seconds: float = 0.0) -> float:
         """Lets time pass, and then the monitor do what is due."""
@@ -585,7 +580,6 @@ def test_it_publishes_at_every_tick(make: Make) -> None:
         rig.tick(TICK)
         ranks.append(rig.board.rank)
     assert len(set(ranks)) == 5
-    assert rig.beats == 5
 
 
 def test_it_publishes_no_more_than_that(make: Make) -> None:

@@ -26,6 +26,7 @@ from service.scoreboard import (
     Scoreboard,
     ScoreboardError,
     find,
+    living,
     path_of,
     process_start,
     sweep,
@@ -624,16 +625,33 @@ def truncated(directory: Path) -> bytes:
 def test_a_file_that_is_no_scoreboard(tmp_path: Path, content: Callable[[Path], bytes]) -> None:
     directory = tmp_path / "run"
     directory.mkdir()
-    path = directory / "scoreboard.1"
+    path = path_of(directory, NOBODY)
     path.write_bytes(content(tmp_path))
     with pytest.raises(ScoreboardError) as error:
         Scoreboard.open(path)
-    assert str(error.value).startswith("scoreboard.1: ")
+    assert str(error.value).startswith(f"scoreboard.{NOBODY}: ")
     assert "\n" not in str(error.value)
     with pytest.raises(ScoreboardError, match="no running pod"):
         find(directory)
     sweep(directory)
     assert list(directory.iterdir()) == []
+
+
+def test_a_living_masters_file_of_another_version_is_kept(tmp_path: Path) -> None:
+    """As in an upgrade in place; the old master still needs it."""
+    path = path_of(tmp_path, os.getpid())
+    path.write_bytes(b"of another version")
+    sweep(tmp_path)
+    assert path.exists()
+    with pytest.raises(ScoreboardError, match="no running pod"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["scoreboard", "scoreboard.", "scoreboard.txt", "scoreboard.1x"])
+def test_files_with_other_names_are_nobodys_business(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    sweep(tmp_path)
+    assert (tmp_path / name).exists()
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -669,11 +687,12 @@ def recycled(path: Path) -> None:
 def test_only_a_living_masters_scoreboard_is_found_and_kept(tmp_path: Path) -> None:
     abandoned(tmp_path / "scoreboard.1")
     recycled(tmp_path / "scoreboard.2")
-    abandoned(tmp_path / "scoreboard.99999999")
+    abandoned(path_of(tmp_path, NOBODY))
     mine = path_of(tmp_path, os.getpid())
     Scoreboard.create(mine, slots=2)
     (tmp_path / "scoreboards").mkdir()
     (tmp_path / "metrics").mkdir()
+    assert len(living(tmp_path)) == 1
     assert find(tmp_path).master == (os.getpid(), process_start(os.getpid()))
     sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
@@ -689,6 +708,7 @@ def test_the_newest_masters_scoreboard_is_found(tmp_path: Path) -> None:
         board._words[scoreboard.H_MASTER_PID] = newer.pid
         board._words[scoreboard.H_MASTER_START] = process_start(newer.pid)
         Scoreboard.create(path_of(tmp_path, os.getpid()), slots=2)
+        assert [each.slots for each in living(tmp_path)] == [2, 7]
         assert find(tmp_path).slots == 7
         assert newer.stdin is not None
         newer.stdin.close()
