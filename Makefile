@@ -28,7 +28,7 @@ check: setup
 test: setup
 	$(BIN)/python scripts/test_servers.py
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses 3 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -56,11 +56,19 @@ QUICK = {
 }
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port nobody listens on, from the system."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port from the system that stays reserved for this process.
+
+    Bound and never listening, it keeps others away; a server that reuses addresses may listen.
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    _reserved.append(sock)
+    return int(sock.getsockname()[1])
 
 
 def eventually(look: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:

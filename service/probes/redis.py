@@ -313,7 +313,7 @@ def _figures(info: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{key: _text(info, key) for key in _TEXTS},
         "mem_fragmentation_ratio": None if ratio is None else round(ratio, 2),
-        "memory_usage_percent": None if percent is None else round(percent, 2),
+        "memory_usage_percent": None if percent is None else min(100.0, round(percent, 2)),
         **{key: _count(info, key) for key in _COUNTS},
     }
 

@@ -106,12 +106,13 @@ def is_ours(path: str) -> bool:
 class _Request:
     """One request while it is served; it counts itself out exactly once."""
 
-    __slots__ = ("_begun", "_environ", "_front", "_open", "_status")
+    __slots__ = ("_begun", "_environ", "_front", "_open", "_route", "_status")
 
     def __init__(self, front: Front, environ: "WSGIEnvironment") -> None:
         self._front = front
         self._environ = environ
         self._status = "500"
+        self._route = "other"
         self._open = True
         front.slot.request_started()
         self._begun = front.clock()
@@ -128,6 +129,7 @@ class _Request:
     ) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             self._status = status
+            self._route = route_of(self._environ)  # Flask forgets it when it is done
             return start_response(status, headers, *exc_info)
 
         try:
@@ -158,7 +160,7 @@ class _Request:
 
     def close(self) -> None:
         if self._open:
-            self.finish(self._status, route_of(self._environ))
+            self.finish(self._status, self._route)
 
 
 class _Body:

@@ -1,7 +1,7 @@
 """What holds for every answer of a pod, in whatever state it is.
 
     audit = Audit(pod, secrets=("s3cr3t", ...))
-    audit()                 every endpoint, both listeners, trusted and not, each metrics format
+    audit()                 every endpoint, both listeners, trusted and not
 
 Each answer keeps the contract by itself (``violations``), none gives anything away, and the set
 of keys of each endpoint is what it was when the same pod was audited before.
@@ -61,7 +61,7 @@ class Audit:
             if path == "/" and (health or self.application):
                 continue
             for trusted in (True, False):
-                for accept in FORMATS if path in METRICS else ("*/*",):
+                for accept in formats(path, trusted=trusted):
                     caller = {} if trusted else STRANGER
                     answer = self.pod.get(path, health=health, Accept=accept, **caller)
                     about = f"{'health' if health else 'web'} {path} trusted={trusted}"
@@ -90,6 +90,14 @@ class Audit:
         private = (*self.secrets, str(self.pod.directory), str(ROOT))
         generic = [match[0] for match in GIVEAWAYS.finditer(text)]
         return generic + [secret for secret in private if secret in text]
+
+
+def formats(path: str, *, trusted: bool) -> tuple[str, ...]:
+    """What to ask a path for; each metrics format is asked for by somebody."""
+    text, open_, json = FORMATS
+    if path not in METRICS:
+        return ("*/*",)
+    return (text, json) if trusted == (path == METRICS[0]) else (open_,)
 
 
 def without_address(body: Any) -> Any:
@@ -213,7 +221,7 @@ def witness(look: Callable[[], Any]) -> Iterator[list[Any]]:
     enough = threading.Event()
 
     def watch() -> None:
-        while not enough.wait(0.03):
+        while not enough.wait(0.1):
             try:
                 found = look()
             except (OSError, HTTPException):

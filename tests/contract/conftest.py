@@ -7,8 +7,9 @@ A pod takes seconds to start, so the ones nobody changes for good are shared:
     still    everything configured, every check has run once and does not run again
 """
 
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -32,11 +33,19 @@ LEDGER = "ledger_of_the_tests"
 
 @contextmanager
 def launching(factory: pytest.TempPathFactory) -> Iterator[Launch]:
-    """Makes pods, launched and not waited for, that end with the context."""
-    with ExitStack() as stack:
+    """Makes pods, launched and not waited for, that end with the context.
 
-        def launch(*options: str, bare: bool = False, **settings: str) -> Pod:
+    A pod may be ``bare`` of all variables but its own, or listen on a ``unix`` socket too.
+    """
+    pods: list[Pod] = []
+    with ExitStack() as stack:
+        stack.callback(end, pods)
+
+        def launch(*options: str, bare: bool = False, unix: str = "", **settings: str) -> Pod:
             pod = Pod(factory.mktemp("pod"), *options, **settings)
+            if unix:
+                places = (f"127.0.0.1:{pod.port}", f"127.0.0.1:{pod.health_port}", f"unix:{unix}")
+                pod.environ["GUNICORN_CMD_ARGS"] = " ".join(f"--bind {place}" for place in places)
             if bare:
                 kept = {"PATH", "HOME", "PYTHONPATH", "PORT", "HEALTH_PORT", "RUN_DIR", *settings}
                 environ = pod.environ.items()
@@ -45,10 +54,21 @@ def launching(factory: pytest.TempPathFactory) -> Iterator[Launch]:
                     for name, value in environ
                     if name in kept or name.startswith("COVERAGE")
                 }
-            stack.callback(pod.stop)
-            return pod.launch()
+            pods.append(pod.launch())
+            return pod
 
         yield launch
+
+
+def end(pods: list[Pod]) -> None:
+    """Ends them all, at the same time where they know how to end."""
+    for pod in pods:
+        if pod.process is not None and pod.process.poll() is None:
+            pod.process.terminate()
+    for pod in pods:
+        with suppress(subprocess.TimeoutExpired):
+            pod.process and pod.process.wait(10)
+        pod.stop()
 
 
 def served(pod: Pod) -> Pod:

@@ -166,7 +166,7 @@ def test_the_code_is_that_of_the_failing_run(played: Played) -> None:
 def test_a_counter_of_rise_and_fall_gives_the_same(played: Played) -> None:
     played.settle()
     chance = random.Random(played.failure)
-    history = "".join(chance.choices(".wx", [3, 1, 5], k=40))
+    history = "".join(chance.choices(".wx", [3, 1, 5], k=24))
     with agreement(played.pod) as seen:
         assert played.follow(history) == rise_and_fall(history, played.failure, played.success)
     assert {statuses[0] for statuses in seen} == {200, 503}

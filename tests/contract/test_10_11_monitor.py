@@ -7,8 +7,10 @@ on answering for the pod.
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,69 +31,70 @@ from tests.contract.conftest import Launch, served
 from tests.pod import Pod, eventually
 from tests.servers.redis import RedisServer
 
+CHECKED = ("database", "redis", "system_resources", "application")
 PROBES = ("/health", f"{PREFIX}/simple", f"{PREFIX}/readiness")
 
 
 @pytest.fixture(scope="module")
-def pod(launch: Launch, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Pod:
-    """One that no arbiter loses patience with."""
-    database = tmp_path_factory.mktemp("monitor") / "shop.sqlite3"
-    return served(
-        launch("--timeout", "600", DATABASE_URL=f"sqlite:///{database}", REDIS_URL=redis.url)
+def pods(
+    launch: Launch, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Pod, Pod]:
+    """Two that no arbiter loses patience with: one to freeze, one to kill workers of."""
+    home = tmp_path_factory.mktemp("monitor")
+    first, second = (
+        launch("--timeout", "600", DATABASE_URL=f"sqlite:///{home}/{name}", REDIS_URL=redis.url)
+        for name in ("first", "second")
     )
+    return first, second
 
 
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
+@pytest.fixture(scope="module")
+def pod(pods: tuple[Pod, Pod]) -> Pod:
+    return served(pods[1])
 
 
-def test_a_frozen_monitor_makes_every_result_expire(pod: Pod) -> None:
+@dataclass
+class Frozen:
+    """A pod whose health worker stands still.
+
+    Attributes:
+        pod: The pod.
+        audit: Of all it says, made when it was well.
+        worker: Process id of the health worker.
+        before: What every check had found by then.
+    """
+
+    pod: Pod
+    audit: Audit
+    worker: int
+    before: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def frozen(pods: tuple[Pod, Pod]) -> Iterator[Frozen]:
+    """Frozen until the last test of this module thaws it: some results expire slowly."""
+    pod = served(pods[0])
     comes_to_be_well(pod)
     audit = Audit(pod)
     audit()
-    with agreement(pod, listeners=[WEB]), frozen(pod.health_worker):
-        before = services(pod)
+    found = Frozen(pod, audit, pod.health_worker, services(pod))
+    os.kill(found.worker, signal.SIGSTOP)
+    yield found
+    with suppress(ProcessLookupError):
+        os.kill(found.worker, signal.SIGCONT)
+
+
+def test_a_frozen_monitor_makes_the_critical_checks_expire(frozen: Frozen) -> None:
+    pod = frozen.pod
+    with agreement(pod, listeners=[WEB]):
         eventually(lambda: expired(pod, "database", "redis"), "database and redis expire")
-        for path in PROBES:
-            assert pod.status(path) == 503
-        assert pod.get("/health").json["status"] == "unknown"
-        assert pod.get(f"{PREFIX}/readiness").data["services"] == {
-            "database": "unknown",
-            "redis": "unknown",
-        }
-        eventually(
-            lambda: expired(pod, "system_resources", "application"), "the slower checks expire"
-        )
-        audit([WEB])
-        assert pod.status(f"{PREFIX}/liveness") == pod.status(f"{PREFIX}/startup") == 200
-        after = services(pod)
-        for name in ("database", "redis", "system_resources", "application"):
-            assert after[name]["last_check"] is not None
-            assert after[name]["last_check"] >= before[name]["last_check"]
-        assert after["database"]["connection"] == after["redis"]["connection"] == "unknown"
-        assert after["database"]["table_count"] is None
-        body = pod.get("/health/database").json
-        assert body["connection"]["status"] == "unknown"
-        assert body["connection"]["error"] == "stale"
-        critical = {path for path in statuses(pod) if pod.status(path) == 503}
-        assert critical == {
-            *PROBES,
-            "/health/detailed",
-            "/health/database",
-            "/health/redis",
-            "/health/standard",
-            "/health/metrics",
-            f"{PREFIX}/",
-            f"{PREFIX}/detailed",
-            *(f"{PREFIX}/{check}" for check in ("database", "redis", "resources", "application")),
-        }
-    comes_to_be_well(pod)
-    audit()
+    for path in PROBES:
+        assert pod.status(path) == 503
+    assert pod.get("/health").json["status"] == "unknown"
+    services_then = pod.get(f"{PREFIX}/readiness").data["services"]
+    assert services_then == {"database": "unknown", "redis": "unknown"}
+    assert pod.status(f"{PREFIX}/liveness") == pod.status(f"{PREFIX}/startup") == 200
+    frozen.audit([WEB])
 
 
 def expired(pod: Pod, *names: str) -> bool:
@@ -151,3 +154,36 @@ def test_the_embedded_redis_comes_back_with_the_health_worker(
         comes_to_be_well(pod)
         for health in BOTH:
             assert services(pod, health=health)["redis"]["status"] == "healthy"
+
+
+def test_in_the_end_every_result_has_expired(frozen: Frozen) -> None:
+    pod = frozen.pod
+    eventually(lambda: expired(pod, *CHECKED), "the slower checks expire")
+    frozen.audit([WEB])
+    assert pod.status(f"{PREFIX}/liveness") == pod.status(f"{PREFIX}/startup") == 200
+    after = services(pod)
+    for name in CHECKED:
+        assert after[name]["last_check"] >= frozen.before[name]["last_check"]
+    assert after["database"]["connection"] == after["redis"]["connection"] == "unknown"
+    assert after["database"]["table_count"] is None
+    body = pod.get("/health/database").json
+    assert body["connection"] == {"status": "unknown", "error": "stale"}
+    refused = {path for path, status in statuses(pod).items() if status == 503}
+    assert refused == {
+        *PROBES,
+        "/health/detailed",
+        "/health/database",
+        "/health/redis",
+        "/health/standard",
+        "/health/metrics",
+        f"{PREFIX}/",
+        f"{PREFIX}/detailed",
+        *(f"{PREFIX}/{check}" for check in ("database", "redis", "resources", "application")),
+    }
+
+
+def test_thawed_everything_recovers_by_itself(frozen: Frozen) -> None:
+    with agreement(frozen.pod, listeners=[WEB]):
+        os.kill(frozen.worker, signal.SIGCONT)
+        comes_to_be_well(frozen.pod)
+    frozen.audit()

@@ -40,7 +40,10 @@ def test_nothing_left_is_seen_and_does_not_matter(pods: tuple[Pod, Pod]) -> None
     pod, _ = pods
     with agreement(pod):
         served(pod)  # short resources keep no pod from starting
-        eventually(lambda: resources(pod)["status"] == "unhealthy", "resources are critical")
+        eventually(
+            lambda: {resources(pod)[part]["status"] for part in PARTS} == {"unhealthy"},
+            "resources are critical",
+        )
     for health in BOTH:
         found = services(pod, health=health)["system_resources"]
         for part in PARTS:

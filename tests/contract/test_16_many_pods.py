@@ -14,7 +14,7 @@ from tests.pod import Pod, eventually
 from tests.servers.redis import RedisServer
 
 PODS = 3
-RUNS = 30
+RUNS = 20
 PREFIX = b"mingus:health:"
 
 

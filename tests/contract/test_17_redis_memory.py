@@ -10,7 +10,7 @@ from tests.servers.redis import RedisServer
 
 @pytest.fixture(scope="module")
 def pod(launch: Launch, each_redis: RedisServer) -> Pod:
-    return served(launch(REDIS_URL=each_redis.url))
+    return served(launch(REDIS_URL=each_redis.url, HEALTH_REDIS_INTERVAL_SECONDS="0.1"))
 
 
 def test_a_small_fragmented_server_is_healthy(pod: Pod, each_redis: RedisServer) -> None:

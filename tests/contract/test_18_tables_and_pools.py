@@ -15,6 +15,7 @@ from tests.contract.conftest import Launch, served
 from tests.pod import Pod, eventually
 from tests.servers.postgres import Postgres
 
+QUICKLY = {"HEALTH_DATABASE_INTERVAL_SECONDS": "0.1", "REDIS_EMBEDDED": "off"}
 NUMBERS = ("pool_size", "checked_in", "checked_out", "overflow")
 
 
@@ -40,7 +41,7 @@ def comes_to_count(pod: Pod, count: int) -> None:
 
 def test_sqlite_from_no_file_at_all_to_many_tables(launch: Launch, tmp_path: Path) -> None:
     path = tmp_path / "new.sqlite3"
-    pod = served(launch(DATABASE_URL=f"sqlite:///{path}", REDIS_EMBEDDED="off"))
+    pod = served(launch(DATABASE_URL=f"sqlite:///{path}", **QUICKLY))
     comes_to_count(pod, 0)
     with closing(sqlite3.connect(path)) as database:
         for statements, count in (
@@ -64,7 +65,7 @@ def holder(launch: Launch, postgres: Postgres) -> Pod:
             DATABASE_URL=f"{postgres.create_database('held')}?application_name=held",
             DB_POOL_SIZE="3",
             DB_MAX_OVERFLOW="2",
-            REDIS_EMBEDDED="off",
+            **QUICKLY,
         )
     )
 

@@ -4,9 +4,11 @@ The pod of these tests trusts what is trusted by default, loopback, and declares
 its proxy; a caller chooses where it calls from.
 """
 
+import socket
 from contextlib import closing
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from scripts.health_contract import METRICS, find, parse_exposition, undisclosed, violations
 from tests.contract.audit import BOTH, PATHS, PREFIX, keys_of
 from tests.contract.audit import METRICS as METRICS_PATHS
-from tests.contract.conftest import PROXY, TOKENS, Still
+from tests.contract.conftest import PROXY, TOKENS, Launch, Still, served
 from tests.pod import Pod, eventually
 from tests.servers.faults import FaultProxy
 
@@ -91,7 +93,6 @@ TRUSTED = {
     "for loopback, whatever came before": Caller(
         forwarded_for("203.0.113.9, 127.0.0.1"), PROXY, NAME
     ),
-    "for loopback, malformed before": Caller(forwarded_for("unknown, 127.0.0.1"), PROXY, NAME),
 }
 STRANGERS = {
     "by a public name": Caller(host=NAME),
@@ -109,6 +110,7 @@ STRANGERS = {
     "for a stranger who claims loopback": Caller(forwarded_for("127.0.0.1, 203.0.113.9"), PROXY),
     "for proxies only": Caller(forwarded_for(f"{PROXY}, {PROXY}"), PROXY),
     "for nobody": Caller(forwarded_for(""), PROXY),
+    "for loopback, malformed before": Caller(forwarded_for("unknown, 127.0.0.1"), PROXY, NAME),
     "for nonsense": Caller(forwarded_for("127.0.0.1, unknown"), PROXY),
     "for an address with a port": Caller(forwarded_for("127.0.0.1:1234"), PROXY),
     "by a declared proxy without a chain": Caller({"Via": "1.1 proxy"}, PROXY),
@@ -243,6 +245,50 @@ def test_a_proxy_that_adds_no_header_does_not_vouch_for_anybody(pod: Pod) -> Non
 def names_through(pod: Pod, port: int) -> set[str]:
     _, _, body = Caller(host=NAME).ask(pod, "/metrics", port=port)
     return {sample.family for sample in parse_exposition(body.decode()).samples}
+
+
+# -- a peer without an address
+
+
+class UnixConnection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def over(path: Path, **headers: str) -> Any:
+    with closing(UnixConnection(path)) as connection:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET", f"{PREFIX}/application", headers=named)
+        return parsed(connection.getresponse().read())["data"]["environment"]
+
+
+def test_a_peer_without_an_address_must_be_declared(
+    launch: Launch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("unix")
+    paths = {name: home / name for name in ("undeclared", "declared")}
+    pods = [
+        launch(unix=str(paths["undeclared"]), REDIS_EMBEDDED="off"),
+        launch(unix=str(paths["declared"]), REDIS_EMBEDDED="off", HEALTH_TRUSTED_PROXIES="unix"),
+    ]
+    for pod in pods:
+        served(pod)
+    for path in paths.values():
+        assert over(path) is None
+        assert over(path, X_Forwarded_For="203.0.113.9") is None
+        assert over(path, Via="1.1 nginx") is None
+        assert over(path, X_Forwarded_For="unix:") is None
+    assert over(paths["undeclared"], X_Forwarded_For="127.0.0.1") is None
+    assert over(paths["declared"], X_Forwarded_For="127.0.0.1") == "production"
+    assert over(paths["declared"], X_Forwarded_For="203.0.113.9, 127.0.0.1") == "production"
 
 
 @pytest.mark.parametrize(

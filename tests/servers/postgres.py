@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -30,6 +29,8 @@ from typing import Any, Self
 
 import psutil
 import psycopg
+
+from tests.pod import free_port
 
 PASSWORD = "s3cr3t-of-the-tests"
 _PATIENCE = 60.0
@@ -60,7 +61,7 @@ class Postgres:
         self._log = self._home / "log"
         self._guard: subprocess.Popen[bytes] | None = None
         self._bin = _binaries(self._home)
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self.port}/postgres"
         self.socket_url = f"postgresql://postgres@/postgres?host={self._home}&port={self.port}"
 
@@ -227,11 +228,6 @@ def _binaries(home: Path) -> Path:
     if _user() and not all(p.stat().st_mode & stat.S_IXOTH for p in installed.parents):
         installed = shutil.copytree(installed, home / "installed")
     return installed / "bin"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _guard(user: str, server: list[str]) -> int:

@@ -590,7 +590,7 @@ def test_two_threads_do_not_write_the_slot_at_once() -> None:
     def stamp() -> None:
         rig.on_stamp = lambda: None
         looks.set()
-        ended.wait(1)  # in vain, where the slot is locked
+        ended.wait(0.2)  # in vain, where the slot is locked
 
     rig.on_stamp = stamp
     filling = threading.Thread(target=rig.open, args=("/",))

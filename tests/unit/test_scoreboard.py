@@ -387,7 +387,7 @@ def test_the_highest_epoch_wins(board: Scoreboard, epochs: list[int], expected: 
         board.publish(epoch, f"{epoch}, number {count}".encode())
     newest = board.newest()
     assert newest is not None
-    assert newest.rank >> 32 == expected
+    assert newest.rank >> 32 == board.newest_epoch == expected
     assert newest.body.startswith(f"{expected},".encode())
 
 
