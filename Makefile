@@ -1,10 +1,11 @@
 # make run   start the service on this machine        make check  static gates, seconds
 # make test  the whole suite against real servers     make lock   pin every version with hashes
+# make test-deployment  k8s, nginx and deploy/ against real servers; make image-test  the image
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup run check test lock clean
+.PHONY: setup run check test test-deployment image-test lock clean
 setup: .venv/installed
 
 .venv/installed: requirements/dev.txt pyproject.toml
@@ -31,6 +32,12 @@ test: setup
 	$(BIN)/coverage run -m pytest --numprocesses 3 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-deployment: setup
+	$(BIN)/python -m pytest tests/kubernetes tests/nginx tests/deploy
+
+image-test: setup
+	$(BIN)/python scripts/image_test.py
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

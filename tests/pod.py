@@ -1,5 +1,6 @@
 """A pod for the tests: the real service under the real gunicorn, on ports of its own."""
 
+import ctypes
 import json
 import os
 import signal
@@ -102,6 +103,11 @@ class Answer:
         return self.json["data"]
 
 
+def _die_with_parent() -> None:
+    """In the child: a test run that is killed leaves no pod behind."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 class Pod:
     """One running service.
 
@@ -145,6 +151,7 @@ class Pod:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - nothing else runs in between
             )
         return self
 

@@ -107,6 +107,4 @@ def _known(selector: Selector, label: str, operator: str, value: str, pod: Expos
         return bool(values)
     if operator in ("=", "!="):
         return value in values
-    return all(
-        any(re.fullmatch(part, each) for each in values) for part in value.split("|")
-    )
+    return all(any(re.fullmatch(part, each) for each in values) for part in value.split("|"))

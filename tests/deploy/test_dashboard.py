@@ -42,9 +42,7 @@ def test_the_data_source_is_chosen_on_the_dashboard() -> None:
 
 
 @pytest.mark.parametrize("name", ["job", "instance"])
-def test_jobs_and_instances_are_chosen_on_the_dashboard(
-    name: str, exposition: Exposition
-) -> None:
+def test_jobs_and_instances_are_chosen_on_the_dashboard(name: str, exposition: Exposition) -> None:
     variable = VARIABLES[name]
     assert variable["type"] == "query"
     assert variable["datasource"] == DATASOURCE
@@ -97,9 +95,7 @@ def test_a_query_takes_the_rate_of_counters_only(target: dict[str, Any]) -> None
 
 
 @targets
-def test_a_query_asks_for_series_that_exist(
-    target: dict[str, Any], exposition: Exposition
-) -> None:
+def test_a_query_asks_for_series_that_exist(target: dict[str, Any], exposition: Exposition) -> None:
     expression = target["expr"].replace("$__rate_interval", "5m")
     assert strangers(expression, exposition, frozenset()) == []
 

@@ -92,7 +92,8 @@ def test_it_is_named_by_level_metric_and_operation(rule: dict[str, Any]) -> None
     assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", operation)
     # By `without`: labels that somebody adds to all his targets must survive.
     assert " by " not in rule["expr"]
-    assert any(one.name.startswith(metric.removesuffix("_errors")) for one in selectors(rule["expr"]))
+    base = metric.removesuffix("_errors")
+    assert any(selector.name.startswith(base) for selector in selectors(rule["expr"]))
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=by_name)

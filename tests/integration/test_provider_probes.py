@@ -94,7 +94,7 @@ def test_wrong_key(server: api.ProviderServer, provider: Provider) -> None:
         pytest.param(api.status(429), "rate_limited", 429, id="429"),
         pytest.param(api.status(500), "http_500", 500, id="500"),
         pytest.param(api.status(204), "http_204", 204, id="204"),
-        pytest.param(api.status(700), "invalid_response", 700, id="no such status"),
+        pytest.param(api.status(700), "http_700", 700, id="no such status"),
         pytest.param(api.redirect, "http_302", 302, id="302 without end"),
         pytest.param(api.html, "invalid_response", 200, id="HTML"),
         pytest.param(api.json_of([]), "invalid_response", 200, id="wrong shape"),

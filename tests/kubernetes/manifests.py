@@ -4,6 +4,7 @@ Knows what our kustomizations use, and refuses all else. Where there is a kubect
 proves that both make the same.
 """
 
+import ast
 import base64
 import hashlib
 import json
@@ -154,6 +155,17 @@ def _set_image(each: Manifest, image: Manifest) -> None:
         if container["image"].partition(":")[0] == image["name"]:
             name = image.get("newName", image["name"])
             container["image"] = f"{name}:{image['newTag']}"
+
+
+def gunicorn(name: str) -> Any:
+    """A constant of gunicorn.conf.py."""
+    tree = ast.parse((ROOT / "gunicorn.conf.py").read_text(encoding="utf-8"))
+    (found,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+    )
+    return found
 
 
 def containers(each: Manifest) -> list[Manifest]:

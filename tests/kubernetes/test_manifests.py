@@ -1,13 +1,11 @@
 """The manifests: valid, restricted, and of one mind with the service they deploy."""
 
-import ast
 import re
 import shutil
 import subprocess
 from base64 import b64decode
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -26,6 +24,7 @@ from tests.kubernetes.manifests import (
     Manifest,
     containers,
     documents,
+    gunicorn,
     one,
     references,
     rendered,
@@ -75,17 +74,6 @@ def environment(name: str) -> dict[str, str]:
     given = {each["name"]: each.get("value") for each in container(name)["env"]}
     said = {key: value for key, value in given.items() if value is not None}
     return {**one(objects(name), "ConfigMap")["data"], **said}
-
-
-def gunicorn(name: str) -> Any:
-    """A constant of gunicorn.conf.py."""
-    tree = ast.parse((ROOT / "gunicorn.conf.py").read_text(encoding="utf-8"))
-    (found,) = (
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
-    )
-    return found
 
 
 def seconds(name: str, variable: str) -> float:
@@ -192,6 +180,7 @@ def test_a_busy_pod_is_not_throttled(name: str) -> None:
 
 @each
 def test_every_exception_of_checkov_has_a_reason(name: str) -> None:
+    """``checkov -d k8s --framework kustomize`` finds nothing else; it needs its own environment."""
     for each in objects(name):
         for key, value in each["metadata"].get("annotations", {}).items():
             assert key.startswith("checkov.io/skip")
@@ -222,6 +211,18 @@ def test_the_headless_service_knows_only_the_ready() -> None:
     service = one(objects("base"), "Service", "mingus-health-pods")["spec"]
     assert service["clusterIP"] == "None"
     assert service["publishNotReadyAddresses"] is False
+
+
+def test_nginx_resolves_what_there_is() -> None:
+    named = {
+        found
+        for path in (ROOT / "nginx").rglob("*.conf")
+        for found in re.findall(r"server (\S+\.svc\S*) resolve", path.read_text(encoding="utf-8"))
+    }
+    service = one(objects("production"), "Service", "mingus-health-pods")
+    (port,) = service["spec"]["ports"]
+    name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+    assert named == {f"{name}.{namespace}.svc.cluster.local:{port['port']}"}
 
 
 @each

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 
-QUESTIONS = (("GET", "/"), ("POST", "/orders"), ("GET", "/?seconds=0.2"), ("GET", "/health"))
+APPLICATION = (("GET", "/"), ("POST", "/orders"), ("GET", "/?seconds=0.2"), ("POST", "/orders"))
+QUESTIONS = (*(5 * APPLICATION), ("GET", "/health"))
 
 
 @dataclass
@@ -58,7 +59,7 @@ def asking(
     questions: Sequence[tuple[str, str]] = QUESTIONS,
     *,
     clients: int = 8,
-    rate: float = 150.0,
+    rate: float = 80.0,
 ) -> Iterator[Tally]:
     """Clients that ask so many questions a second in all, each over one connection."""
     tally, stop = Tally(), threading.Event()

