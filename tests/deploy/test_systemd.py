@@ -72,4 +72,4 @@ def test_the_master_tells_systemd_that_it_listens(
         assert int.from_bytes(credentials[0][2][:4], "little") == pod.pid
         pod.wait_for(200, "/health")
         assert SETTINGS["KillSignal"] == [signal.SIGTERM.name]
-        assert pod.stop() == 0
+        assert pod.stop(60) == 0
