@@ -53,7 +53,7 @@ def _database_probe(settings: Settings, check: Check, board: Scoreboard) -> Data
         return None
     return DatabaseProbe(
         settings.database_url.get_secret_value(),
-        timeout=check.timeout,
+        timeout=OWN_SHARE * check.timeout,
         slow_ms=settings.db_response_warning_ms,
         pool_threshold=settings.db_pool_utilization_threshold,
         pools=board.pools,

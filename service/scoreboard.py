@@ -23,6 +23,7 @@ Times are nanoseconds of CLOCK_MONOTONIC, one clock for every process of a host.
 
 import mmap
 import os
+import re
 import secrets
 import threading
 import time
@@ -87,6 +88,8 @@ NONE = 2**64 - 1  # a figure nobody measured
 
 # Words of a buffer.
 B_SEQUENCE, B_EPOCH, B_LENGTH, B_CRC = range(4)
+
+_MASTER = re.compile(r"\.[0-9]+")  # the end of a scoreboard's name
 
 NANO = 1_000_000_000
 MICRO = 1_000_000
@@ -606,4 +609,4 @@ def _boards(directory: Path) -> Iterator[Scoreboard]:
 
 
 def _paths(directory: Path) -> list[Path]:
-    return [path for path in directory.glob("scoreboard.*") if path.suffix[1:].isdigit()]
+    return [path for path in directory.glob("scoreboard.*") if _MASTER.fullmatch(path.suffix)]

@@ -70,10 +70,6 @@ class Snapshot:
         """The checks the pod is not ready without."""
         return self._those(lambda state: state.check.critical)
 
-    def named(self, status: Status) -> list[str]:
-        """Names of the checks with exactly that status, in the documented order."""
-        return list(self._those(lambda state: state.status is status))
-
     @property
     def critical_failing(self) -> bool:
         """Whether at least one critical check is unhealthy or unknown."""

@@ -6,7 +6,7 @@ always there; what is not known, or not for this caller, is null.
 """
 
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -599,6 +599,3 @@ def _judged(verdict: Status, pod: Pod, fields: Document) -> Answer:
 def _envelope(passes: bool, pod: Pod, data: Document) -> Answer:  # noqa: FBT001
     """A document of the blueprint family: ``success`` is true exactly when the status is 200."""
     return Answer(passes, {"success": passes, "timestamp": timestamp(pod.at), "data": data})
-
-
-Render = Callable[..., Answer]

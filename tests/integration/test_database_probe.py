@@ -408,7 +408,7 @@ def open_files() -> int:
 
 def threads_aside() -> int:
     """The threads in which calls are made that may have to be left behind."""
-    return sum(thread.name == "database-aside" for thread in threading.enumerate())
+    return sum(thread.name == "aside" for thread in threading.enumerate())
 
 
 def test_a_silent_name_server_costs_one_thread(postgres: Postgres) -> None:
