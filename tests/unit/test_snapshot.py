@@ -98,17 +98,6 @@ def test_all_who_answer_for_the_pod_agree_at_every_age(everything: Snapshot, now
         assert serving.overall.passes == (not serving.critical_failing)
 
 
-@few
-@given(snapshots(("database", "redis", "own")))
-def test_each_check_is_in_at_most_one_list_in_order(everything: Snapshot) -> None:
-    listed = [name for status in Status for name in everything.named(status)]
-    assert sorted(listed) == sorted(everything.states)
-    order = list(everything.states)
-    for status in Status:
-        names = everything.named(status)
-        assert names == sorted(names, key=order.index)
-
-
 # -- before the first result
 
 
