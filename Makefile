@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup run check test test-deployment image-test lock clean
+.PHONY: setup run check test coverage test-deployment image-test lock clean
 setup: .venv/installed
 
 .venv/installed: requirements/dev.txt pyproject.toml
@@ -28,8 +28,11 @@ check: setup
 
 test: setup
 	$(BIN)/python scripts/test_servers.py
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+coverage: setup
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

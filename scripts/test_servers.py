@@ -1,4 +1,4 @@
-"""Sees to the servers the tests need that no wheel brings: Redis 7 and Prometheus.
+"""Sees to the servers the tests need that no wheel brings: Redis 7, nginx 1.22 and Prometheus.
 
 Run by ``make test``. As root they are installed by apt-get; anybody else is told what to
 install. Exit status: 0 all there, 1 something is missing.
@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = {"redis-server": "redis-server", "promtool": "prometheus"}
+PACKAGES = {"redis-server": "redis-server", "nginx": "nginx", "promtool": "prometheus"}
 
 
 def missing() -> list[str]:
