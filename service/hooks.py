@@ -25,12 +25,15 @@ from gunicorn.errors import AppImportError
 from service import scoreboard, settings
 from service.health import Phase, Role
 from service.scoreboard import Scoreboard
+from service.web_worker import become_web_worker, turn_away
 from service.worker import become_health_worker
 
 # The age is only a sort key of the arbiter's, which stops its oldest worker first.
 LAST_TO_GO = 10**9
 # Sent to the arbiter by the check that an application can be imported; see ``preflight``.
 APPROVED = signal.SIGRTMIN + 10
+# Seconds in which a handshake that has begun is over, between pods of one cluster.
+HANDSHAKE = 0.2
 # A worker that lived shorter is left to the arbiter's own loop, which does not spin.
 SHORT_LIFE = 1.0
 BEAT = 500_000_000
@@ -149,29 +152,43 @@ def when_ready(server: Any) -> None:
     def on_term(sig: int, _frame: Any) -> None:
         if in_child():
             os._exit(0)  # between its fork and its own handlers; nobody would tell it again
-        in_upgrade = server.reexec_pid or server.master_pid
-        if server.board.stopping or in_upgrade or not SETTINGS.health_drain_seconds:
-            # Asked twice, or another master serves on: there is nothing to wait for.
-            if not in_upgrade:
-                server.board.stop()
-            take(sig)
-            return
-        server.board.stop()
-        signal.setitimer(signal.ITIMER_REAL, SETTINGS.health_drain_seconds)
-
-    @never_raises
-    def on_hup(sig: int, _frame: Any) -> None:
-        if in_child():
-            return
-        if SETTINGS.app_module is None and SETTINGS.health_checks is None:
-            take(sig)
+        if server.reexec_pid or server.master_pid:
+            take(sig)  # another master serves on, from the same queues: nothing to wait for
+        elif server.board.stopping or not SETTINGS.health_drain_seconds:
+            _leave(server, on_last_call)
         else:
-            _preflight()
+            server.board.stop()
+            signal.setitimer(signal.ITIMER_REAL, SETTINGS.health_drain_seconds)
+
+    def on_last_call(_sig: int, _frame: Any) -> None:
+        if in_child():
+            os._exit(0)
+        take(signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, on_term)
-    signal.signal(signal.SIGALRM, lambda *_: in_child() or take(signal.SIGTERM))
-    signal.signal(signal.SIGHUP, on_hup)
+    signal.signal(signal.SIGALRM, lambda *_: in_child() or _leave(server, on_last_call))
+    signal.signal(signal.SIGHUP, lambda *_: in_child() or _reload(take))
     signal.signal(APPROVED, lambda *_: in_child() or take(signal.SIGHUP))
+
+
+@never_raises
+def _leave(server: Any, on_last_call: Callable[[int, Any], None]) -> None:
+    """Arbiter. The drain is over: first nobody new, then gunicorn's own stop."""
+    server.board.stop()
+    if not server.systemd:
+        turn_away(each for each in server.LISTENERS if not _is_health(each))
+    for sig in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(sig, on_last_call)
+    signal.setitimer(signal.ITIMER_REAL, HANDSHAKE)
+
+
+@never_raises
+def _reload(take: Callable[[int], None]) -> None:
+    """Arbiter."""
+    if SETTINGS.app_module is None and SETTINGS.health_checks is None:
+        take(signal.SIGHUP)
+    else:
+        _preflight()
 
 
 def _preflight() -> None:
@@ -223,7 +240,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 @never_raises
-def post_fork(_server: Any, worker: Any) -> None:
+def post_fork(server: Any, worker: Any) -> None:
     """Worker, just forked: the arbiter's signal handlers, no application."""
     seat = _seat(worker)
     if seat is None:
@@ -241,6 +258,8 @@ def post_fork(_server: Any, worker: Any) -> None:
     worker.sockets = mine  # replaced, not changed: the old list is the arbiter's
     if seat.role is Role.HEALTH:
         become_health_worker(worker)
+    elif not server.systemd:  # whose listeners stay open, with their queues, for who comes next
+        become_web_worker(worker)
     worker.load_wsgi = functools.partial(_load, worker, seat)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 
 import pytest
@@ -76,3 +77,22 @@ def test_everything_sent_is_answered(make_pod: Callable[..., Pod], worker_class:
 
 def in_flight(pod: Pod) -> int:
     return sum(worker.in_flight for worker in pod.workers())
+
+
+def test_clients_that_do_not_close_stop_nobody(make_pod: Callable[..., Pod]) -> None:
+    """More of them than a loop that waits 2 s for each could get through in the time they have."""
+    pod = make_pod(
+        APP_MODULE="tests.nginx.app:app", WEB_CONCURRENCY="1", HEALTH_DRAIN_SECONDS="60"
+    ).start()
+    pod.board.drain(on=True)
+    pod.wait_for(503, READINESS)
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(closing(HTTPConnection("127.0.0.1", pod.port, timeout=60)))
+            for _ in range(100)
+        ]
+        for client in clients:
+            client.request("GET", "/")
+        for client in clients:
+            answer = stack.enter_context(client.getresponse())
+            assert (answer.status, answer.getheader("Connection")) == (200, "close")
