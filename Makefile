@@ -1,11 +1,11 @@
 # make run   start the service on this machine        make check  static gates, seconds
 # make test  the whole suite against real servers     make lock   pin every version with hashes
-# make test-deployment  k8s, nginx and deploy/ against real servers; make image-test  the image
+# make coverage  how much of the code the suite runs    make image-test  the container image
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup run check test coverage test-deployment image-test lock clean
+.PHONY: setup run check test coverage image-test lock clean
 setup: .venv/installed
 
 .venv/installed: requirements/dev.txt pyproject.toml
@@ -35,9 +35,6 @@ coverage: setup
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-
-test-deployment: setup
-	$(BIN)/python -m pytest tests/kubernetes tests/nginx tests/deploy
 
 image-test: setup
 	$(BIN)/python scripts/image_test.py

@@ -1,4 +1,4 @@
-"""Sees to the servers the tests need that no wheel brings: Redis 7, nginx 1.22 and Prometheus.
+"""Sees to the servers the tests need that no wheel brings: Redis, nginx, Prometheus and systemd.
 
 Run by ``make test``. As root they are installed by apt-get; anybody else is told what to
 install. Exit status: 0 all there, 1 something is missing.
@@ -9,12 +9,21 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = {"redis-server": "redis-server", "nginx": "nginx", "promtool": "prometheus"}
+PACKAGES = {
+    "redis-server": "redis-server",
+    "nginx": "nginx",
+    "promtool": "prometheus",
+    "systemd-analyze": "systemd",
+}
+# Where Debian puts what only an administrator starts.
+PATH = f"{os.environ['PATH']}:/usr/sbin"
 
 
 def missing() -> list[str]:
     """The packages whose program is not there."""
-    return [package for program, package in PACKAGES.items() if shutil.which(program) is None]
+    return [
+        package for program, package in PACKAGES.items() if not shutil.which(program, path=PATH)
+    ]
 
 
 def install(packages: list[str]) -> None:

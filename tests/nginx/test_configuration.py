@@ -1,6 +1,5 @@
 """What is in ``nginx/`` is accepted by every nginx it is meant for, and by a linter."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +15,6 @@ ELSEWHERE = {
     }
 }
 
-needs_gixy = pytest.mark.skipif(
-    importlib.util.find_spec("gixy") is None, reason="gixy-ng is not installed"
-)
-
 
 def test_every_nginx_takes_it(program: Path, tmp_path: Path) -> None:
     assert Nginx(program, tmp_path).check() == ""
@@ -32,14 +27,12 @@ def test_the_newest_takes_every_variant(newest: Path, tmp_path: Path, main: str)
     assert Nginx(newest, tmp_path, pods, main=main, edits=edits).check() == ""
 
 
-@needs_gixy
 @pytest.mark.parametrize("main", VARIANTS)
 def test_the_linter_has_nothing_to_say(main: str) -> None:
     status, said = gixy(SHIPPED / main)
     assert status == 0, said
 
 
-@needs_gixy
 def test_the_linter_sees_what_is_included(tmp_path: Path) -> None:
     for source in SHIPPED.glob("*.conf"):
         text = source.read_text().replace("server_tokens off;", "")
