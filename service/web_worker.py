@@ -15,6 +15,7 @@ Here the loop goes on, and hears of it when they do.
 """
 
 import ctypes
+import os
 import select
 import selectors
 import socket
@@ -71,6 +72,10 @@ class _Sync(SyncWorker):
     def run(self) -> None:
         super().run()
         _serve_queue(self)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:  # noqa: ARG002 - gunicorn's signature
+        """Takes along what it is serving; gunicorn's exception would have it answered 500."""
+        os._exit(0)
 
 
 class _Threads(ThreadWorker):
