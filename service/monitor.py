@@ -23,15 +23,18 @@ from service.health import (
     Check,
     CheckFailed,
     CheckState,
+    FleetView,
     Phase,
     Probe,
     Result,
     Role,
     Run,
+    Scope,
     Snapshot,
+    Stance,
     Status,
 )
-from service.health.schedule import first_start, next_start
+from service.health.schedule import first_start, next_alone, next_start
 from service.health.snapshot import decode, encode
 from service.probes.errors import mask
 from service.scoreboard import Scoreboard
@@ -42,6 +45,8 @@ TICK = 1.0
 MAX_LOST = 2
 MAX_DETAILS = 4096
 REPEAT_LOG = 60.0
+# So long beyond its time limit a pod that has just started waits for the result of another.
+FIRST_PATIENCE = 3.0
 
 
 class Recorder(Protocol):
@@ -49,6 +54,68 @@ class Recorder(Protocol):
 
     def run_finished(self, check: Check, run: Run, before: Status, after: Status) -> None:
         """A run of a check ended and took its published status from one to another."""
+
+
+class Fleet(Protocol):
+    """The other pods, as far as they matter here. Nothing in it waits.
+
+    Attributes:
+        interval: Seconds from one look at what they share to the next.
+    """
+
+    interval: float
+
+    def shares(self, check: Check) -> bool:
+        """Whether one pod runs a check for all."""
+
+    def stance(self) -> Stance:
+        """Who runs those checks at this moment."""
+
+    def results(self) -> Mapping[str, CheckState]:
+        """What the holder has found; a new mapping whenever that is something else."""
+
+    def view(self) -> FleetView | None:
+        """The fleet as it was last seen."""
+
+    def tell(self, snapshot: Snapshot) -> None:
+        """Says what is published here."""
+
+    def start(self) -> None:
+        """Begins to take part."""
+
+    def stop(self) -> None:
+        """Leaves. May be called more than once."""
+
+
+class NoFleet:
+    """There is no way to hear of others: what one pod would do for all, each does for itself."""
+
+    interval = 10.0
+
+    def shares(self, check: Check) -> bool:
+        """What could be shared if there were a way."""
+        return check.scope is Scope.FLEET
+
+    def stance(self) -> Stance:
+        """Alone."""
+        return Stance.ALONE
+
+    def results(self) -> Mapping[str, CheckState]:
+        """Nothing."""
+        return {}
+
+    def view(self) -> FleetView | None:
+        """Nobody."""
+        return None
+
+    def tell(self, snapshot: Snapshot) -> None:
+        """Nobody listens."""
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def stop(self) -> None:
+        """Nothing to do."""
 
 
 class Lane:
@@ -176,6 +243,7 @@ class Monitor:
         scoreboard: Where to publish, and where the workers are.
         epoch: Rank of this monitor among the pod's.
         recorder: Where finished runs are counted.
+        fleet: The other pods.
         clock: Monotonic seconds.
         wall: Unix seconds.
         chance: Random numbers in [0, 1).
@@ -188,11 +256,13 @@ class Monitor:
         epoch: int,
         recorder: Recorder,
         *,
+        fleet: Fleet | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,  # noqa: TID251 - for display
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._scoreboard = scoreboard
+        self._fleet: Fleet = fleet or NoFleet()
         self._epoch = epoch
         self._recorder = recorder
         self._clock = clock
@@ -208,7 +278,9 @@ class Monitor:
         }
         now = clock()
         self._states = _resumed(probes, scoreboard)
+        self._adopted: Mapping[str, CheckState] = {}
         self._due = {name: self._first_due(name, now) for name in self._runners}
+        self._due_alone = {name: self._next_alone(name) for name in self._runners}
         self._published = float("-inf")
         self._logged: dict[str, tuple[tuple[Status, str | None], float]] = {}
         self.ticked = now
@@ -220,16 +292,25 @@ class Monitor:
             return first_start(now, self._chance())
         return next_start(state, self._chance())
 
+    def _next_alone(self, name: str) -> float:
+        """When a check of the fleet's that has run runs here, if nothing comes from there."""
+        state = self._states[name]
+        if state.run is None:
+            return float("inf")
+        return next_alone(state, self._chance(), self._fleet.interval)
+
     # -- the thread
 
     def start(self) -> None:
         """Begins to watch."""
         self._thread.start()
+        self._fleet.start()
 
     def stop(self) -> None:
         """Ends the loop; a run under way is given up. May be called more than once."""
         self._stopping.set()
         self._woken.set()
+        self._fleet.stop()
         for runner in self._runners.values():
             runner.close()
 
@@ -255,8 +336,9 @@ class Monitor:
     def tick(self) -> float:
         """Does everything that is due now, and returns the seconds until there is more."""
         changed = [name for name, runner in self._runners.items() if self._collect(name, runner)]
-        for name, runner in self._runners.items():
-            if runner.started is None and self._clock() >= self._due[name]:
+        changed += self._adopt()
+        for runner in self._runners.values():
+            if runner.started is None and self._clock() >= self._start_of(runner.check):
                 runner.start()
         now = self.ticked = self._clock()
         self._latch(now)
@@ -267,7 +349,49 @@ class Monitor:
 
     def _next(self, runner: Runner) -> Iterable[float]:
         yield runner.deadline
-        yield self._due[runner.check.name] if runner.started is None else float("inf")
+        yield self._start_of(runner.check) if runner.started is None else float("inf")
+
+    def _start_of(self, check: Check) -> float:
+        """When a check runs next in this pod, as things stand."""
+        due = self._due[check.name]
+        if not self._fleet.shares(check):
+            return due
+        stance = self._fleet.stance()
+        if stance is Stance.HOLDER:
+            return due
+        if self._states[check.name].run is None:
+            return due if stance is Stance.ALONE else due + check.timeout + FIRST_PATIENCE
+        return self._due_alone[check.name]
+
+    def _adopt(self) -> list[str]:
+        """Takes in what another pod has found for all; the names of those checks."""
+        results = self._fleet.results()
+        if results is self._adopted:
+            return []
+        self._adopted = results
+        names = [name for name in results if name in self._runners]
+        return [name for name in names if self._adopted_one(name, results[name])]
+
+    def _adopted_one(self, name: str, theirs: CheckState) -> bool:
+        """The whole state is taken over, so that every pod says the same of it."""
+        mine, check = self._states[name], self._runners[name].check
+        if theirs.run is None or not self._fleet.shares(check):
+            return False
+        if mine.run is not None and mine.run.finished >= theirs.run.finished:
+            return False
+        self._states[name] = replace(
+            theirs,
+            check=check,
+            passed_once=mine.passed_once or theirs.passed_once,
+            failed_runs=mine.failed_runs,
+        )
+        self._schedule(name)
+        self._report(self._states[name], theirs.run)
+        return True
+
+    def _schedule(self, name: str) -> None:
+        self._due[name] = next_start(self._states[name], self._chance())
+        self._due_alone[name] = self._next_alone(name)
 
     def _collect(self, name: str, runner: Runner) -> bool:
         """Takes in a run that is over; whether there was one."""
@@ -275,8 +399,11 @@ class Monitor:
         if run is None:
             return False
         before = self._states[name].at(run.finished).status
-        state = self._states[name] = self._states[name].observe(run)
-        self._due[name] = next_start(state, self._chance())
+        check = runner.check
+        if self._fleet.shares(check) and self._fleet.stance() is not Stance.HOLDER:
+            check = replace(check, scope=Scope.POD)
+        state = self._states[name] = replace(self._states[name], check=check).observe(run)
+        self._schedule(name)
         self._recorder.run_finished(state.check, run, before, state.status)
         self._report(state, run)
         return True
@@ -284,7 +411,7 @@ class Monitor:
     def _latch(self, now: float) -> None:
         """The pod starts to serve once nothing keeps it from that, and never stops to."""
         board = self._scoreboard
-        if board.serving_at is not None or not Snapshot(self._states).may_serve():
+        if board.serving_at is not None or not self._everything().may_serve():
             return
         ready = [
             worker
@@ -295,9 +422,14 @@ class Monitor:
             board.serve(self._wall())
             log.info("pod serving", seconds=round(now - board.booted, 3))
 
+    def _everything(self) -> Snapshot:
+        return Snapshot(dict(self._states), fleet=self._fleet.view())
+
     def _publish(self, now: float) -> None:
-        self._scoreboard.publish(self._epoch, encode(Snapshot(self._states)))
+        snapshot = self._everything()
+        self._scoreboard.publish(self._epoch, encode(snapshot))
         self._published = now
+        self._fleet.tell(snapshot)
 
     def _report(self, state: CheckState, run: Run) -> None:
         """One log line for each change, and one a minute while something is wrong."""
@@ -345,6 +477,7 @@ def _resumed(probes: Mapping[Check, Probe | None], scoreboard: Scoreboard) -> di
         state = known.get(check.name)
         if state is None or check.unconfigured or state.check.unconfigured:
             return CheckState.initial(check)
-        return replace(state, check=check)
+        scope = state.check.scope if check.scope is Scope.FLEET else check.scope
+        return replace(state, check=replace(check, scope=scope))
 
     return {check.name: resume(check) for check in probes}

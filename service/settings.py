@@ -83,6 +83,12 @@ def _module_and_name(value: str) -> str:
     return value
 
 
+def _readiness_policy(value: str) -> str:
+    if not re.fullmatch(r"strict|floor:([1-9][0-9]?)", value):
+        raise _wrong("must be strict, or floor: and a percentage from 1 to 99, such as floor:50")
+    return value
+
+
 def _tokens(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     if any(len(token.get_secret_value()) < MIN_TOKEN_LENGTH for token in value):
         raise _wrong(f"each token must have at least {MIN_TOKEN_LENGTH} characters")
@@ -176,6 +182,9 @@ class Settings(BaseSettings):
     )
     app_name: str = _var("MINGUS", "name shown to callers")
     app_version: str = _var("1.0.0", "version shown to callers")
+    app_release: Annotated[str, Field(max_length=200)] | None = _var(
+        None, "name of the release, such as a git commit; what is done once per release needs it"
+    )
     app_env: str = _var("production", "name of the environment", name="app_env", alias="flask_env")
     flask_debug: bool = _var(default=False, description="shown to trusted callers as `debug_mode`")
     log_level: Annotated[
@@ -319,6 +328,14 @@ class Settings(BaseSettings):
     health_require_configured: Annotated[Words, AfterValidator(_known_checks)] = _var(
         (), "checks without whose settings the service refuses to start"
     )
+    health_fleet_interval_seconds: Annotated[float, Field(ge=2, le=3600)] = _var(
+        10, "from one sync of this pod with the others, through the configured Redis, to the next"
+    )
+    readiness_policy: Annotated[str, AfterValidator(_readiness_policy)] = _var(
+        "strict",
+        "`strict`; or `floor:` and a percentage: when one check fails in more of the pods than "
+        "that, they stay ready with it",
+    )
     health_drain_seconds: Annotated[float, Field(ge=0, le=3600)] = _var(
         10, "time between SIGTERM and the graceful stop; may be 0"
     )
@@ -410,6 +427,11 @@ class Settings(BaseSettings):
         if self.health_startup_checks is None:
             return self.health_critical_checks
         return self.health_startup_checks
+
+    @property
+    def readiness_floor(self) -> float | None:
+        """Percent of the pods that may go unready for one check; None when there is no limit."""
+        return None if self.readiness_policy == "strict" else float(self.readiness_policy[6:])
 
     @property
     def directory(self) -> Path:

@@ -6,11 +6,12 @@ and `make check` refuses an import that would change that.
 
 In reading order: ``status`` (the five words), ``codes`` (the reasons), ``check`` (what is
 watched), ``result`` (what a run found), ``state`` (hysteresis), ``workers`` (liveness),
-``snapshot`` (the verdicts), ``schedule`` (when to run next).
+``fleet`` (the other pods), ``snapshot`` (the verdicts), ``schedule`` (when to run next).
 """
 
 from service.health.check import Check, Kind, Scope, Thresholds
 from service.health.codes import CODES, is_code
+from service.health.fleet import FleetView, Stance
 from service.health.pod import Pod
 from service.health.result import CheckFailed, Probe, Result, Run
 from service.health.snapshot import Lifecycle, Snapshot
@@ -23,6 +24,7 @@ __all__ = [
     "Check",
     "CheckFailed",
     "CheckState",
+    "FleetView",
     "Kind",
     "Lifecycle",
     "Phase",
@@ -35,6 +37,7 @@ __all__ = [
     "Run",
     "Scope",
     "Snapshot",
+    "Stance",
     "Status",
     "Thresholds",
     "WorkerSlot",

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.health.check import Check, Scope, Thresholds
+from service.health.fleet import FleetView, floored
 from service.health.result import Result, Run
 from service.health.state import CheckState
 from service.health.status import Status, worst
@@ -36,12 +37,15 @@ class Snapshot:
             lifecycle are not published: each reader fills them in from the flags of the
             scoreboard, which no monitor has to be alive for.
         tasks: The startup tasks in order, by name, in the shape their endpoint shows.
+        fleet: The other pods, None where nothing is known of any. What follows from it is
+            found by ``at``, so that it ends when the view is too old.
     """
 
     states: Mapping[str, CheckState]
     lifecycle: Lifecycle = Lifecycle.STARTING
     serving_at: float | None = None
     tasks: Mapping[str, Any] = field(default_factory=dict)
+    fleet: FleetView | None = None
 
     @classmethod
     def blank(cls, checks: Iterable[Check], **fields: Any) -> "Snapshot":
@@ -50,17 +54,20 @@ class Snapshot:
 
     def at(self, now: float) -> "Snapshot":
         """The snapshot as it must be reported at ``now`` (monotonic seconds)."""
-        return replace(self, states={name: state.at(now) for name, state in self.states.items()})
+        fleet = self.fleet and self.fleet.at(now)
+        states = {name: floored(state.at(now), fleet) for name, state in self.states.items()}
+        return replace(self, states=states, fleet=fleet)
 
     @property
     def fresh_until(self) -> float:
-        """When the next result in an aged snapshot expires, monotonic seconds."""
+        """When the next thing in an aged snapshot expires, monotonic seconds."""
         ends = (
             state.run.finished + state.check.expiry
             for state in self.states.values()
             if state.run and state.code != "stale"
         )
-        return min(ends, default=float("inf"))
+        fleet = self.fleet.fresh_until if self.fleet else float("inf")
+        return min(fleet, min(ends, default=float("inf")))
 
     def _those(self, wanted: Callable[[CheckState], bool]) -> dict[str, CheckState]:
         return {name: state for name, state in self.states.items() if wanted(state)}
@@ -123,6 +130,7 @@ def encode(snapshot: Snapshot) -> bytes:
     document = {
         "tasks": snapshot.tasks,
         "states": [_state_document(state) for state in snapshot.states.values()],
+        "fleet": _fields(snapshot.fleet) if snapshot.fleet else None,
     }
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -138,6 +146,7 @@ def decode(body: bytes) -> Snapshot:
     return Snapshot(
         {state.check.name: state for state in states},
         tasks=document["tasks"],
+        fleet=FleetView(**document["fleet"]) if document["fleet"] else None,
     )
 
 
