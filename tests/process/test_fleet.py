@@ -12,6 +12,7 @@ from tests.pod import eventually
 from tests.process.fleet_member import Member
 from tests.servers import providers
 from tests.servers.faults import Fault, FaultProxy
+from tests.servers.postgres import Postgres
 from tests.servers.providers import ProviderServer
 from tests.servers.redis import RedisServer, binary
 
@@ -190,3 +191,56 @@ def test_a_frozen_holder_is_replaced_and_fenced_off(join: Join) -> None:
     frozen.thaw()
     eventually(lambda: holder_of([frozen]) is None, "the thawed one knows that it is not")
     eventually(lambda: all_shared([frozen, *members]), "and follows")
+
+
+def test_the_readiness_floor(join: Join, redis: RedisServer) -> None:
+    with (
+        Postgres() as postgres,
+        FaultProxy(("127.0.0.1", postgres.port)) as shared,
+        FaultProxy(("127.0.0.1", postgres.port)) as own,
+    ):
+
+        def member(proxy: FaultProxy) -> Member:
+            return join(
+                providers=False,
+                DATABASE_URL=postgres.url.replace(f":{postgres.port}/", f":{proxy.address[1]}/"),
+                READINESS_POLICY="floor:50",
+                HEALTH_CRITICAL_CHECKS="database",
+                HEALTH_DATABASE_INTERVAL_SECONDS="1",
+                HEALTH_DATABASE_TIMEOUT_SECONDS="1",
+            )
+
+        members = [member(shared), member(shared), member(shared), member(own)]
+        *three, one = members
+
+        def ready(those: list[Member]) -> bool:
+            return all(each.get("/api/system/health/readiness")["data"]["ready"] for each in those)
+
+        def origin(each: Member) -> str | None:
+            found: str | None = each.fleet["checks"]["database"]["origin"]
+            return found
+
+        eventually(lambda: ready(members), "all are ready")
+        own.fault = Fault.REFUSE
+        eventually(
+            lambda: not ready([one]), "the pod that alone has lost its database is not ready"
+        )
+        eventually(lambda: origin(one) == "local", "and says that it is its own")
+        assert ready(three)
+        shared.fault = Fault.REFUSE
+        eventually(lambda: all(origin(each) == "shared" for each in members), "all have lost it")
+        eventually(lambda: ready(members), "and stay ready")
+        for each in members:
+            assert each.get("/health")["status"] == "warning"
+            database = each.get("/health/database")
+            assert database["status"] == "warning"
+            assert database["error"] in ("connection_refused", "connection_lost")
+        with redis.frozen():
+            eventually(lambda: not any(each.fleet["fresh"] for each in members), "views grow old")
+            assert not any(ready([each]) for each in members), "without a view it is strict"
+        eventually(lambda: ready(members), "the floor holds again")
+        shared.fault = own.fault = Fault.NONE
+        eventually(
+            lambda: all(each.get("/health")["status"] == "healthy" for each in members),
+            "all is well",
+        )
