@@ -58,6 +58,8 @@ TTL_INTERVALS = 1.5
 # A look at a fleet costs its size; this keeps the sum over all pods where it is for 100.
 LOOK_SECONDS_PER_POD = 0.1
 KEEP_RESULTS = 600.0
+# As JSON inside of JSON it may double, and has to fit into a publication.
+MAX_MEMBERS_BYTES = 96 * 1024
 
 T = TypeVar("T")
 
@@ -120,6 +122,7 @@ class Coordinator:
         self._started = clock()
         self._told = Snapshot({})
         self._failures = 0
+        self._given_up = False
         self._synced: float | None = None
         self._said: Any = None
         self._version = ""
@@ -256,8 +259,9 @@ class Coordinator:
     def _sync(self) -> Synced:
         want = not self._board.draining
         had = self._term.held(self._clock())
-        if not want:
-            self._term.end()
+        if not want and not self._given_up:
+            self._term.end()  # once: a later sync still names the owner that is to be forgotten
+        self._given_up = not want
         bid, condition, report = self._term.bid(), self._condition(), self._report()
         synced = self._calls.make(
             lambda fleet: fleet.sync(
@@ -293,9 +297,8 @@ class Coordinator:
         if now - self._looked >= max(self.interval, LOOK_SECONDS_PER_POD * synced.pods) - SOONEST:
             rows, holders = self._calls.make(lambda fleet: fleet.look())
             self._looked = now
-            self._members = json.dumps(
-                {"this": self._board.pod_id, "leases": holders, "pods": rows}
-            )
+            about = {"this": self._board.pod_id, "leases": holders}
+            self._members = _members(about, rows)
             if self._view is not None:
                 self._view = replace(self._view, members=self._members)
         if self._term.held(now) and now - self._pruned >= self.interval:
@@ -303,10 +306,13 @@ class Coordinator:
             self._pruned = now
 
     def _leave(self) -> None:
-        self._term.end()
+        if not self._given_up:
+            self._term.end()
         bid = self._term.bid()
+        # Where only this process ends, its successor goes on for the same pod.
+        gone = self._board.pod_id if self._board.stopping else ""
         try:
-            self._calls.make(lambda fleet: fleet.leave(bid, self._board.pod_id))
+            self._calls.make(lambda fleet: fleet.leave(bid, gone))
         except Unavailable as error:
             log.warning("lease not released", reason=mask(str(error)))
 
@@ -368,6 +374,13 @@ class Coordinator:
         for name, state in self._shared.items():
             if state.run is not None:
                 self._published[name] = state.run.finished
+
+
+def _members(about: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The pods as JSON, as many of them as fit."""
+    while len(text := json.dumps({**about, "pods": rows})) > MAX_MEMBERS_BYTES:
+        rows = rows[: len(rows) // 2]
+    return text
 
 
 def _moved(state: CheckState, shift: float) -> CheckState | None:

@@ -25,7 +25,7 @@ from service.coordination.lease import HOLD, Bid, Script, Unavailable, lease_key
 
 KEEP = 3
 # So large no result or answer of an honest pod ever is.
-MAX_RESULT_BYTES = 64 * 1024
+MAX_RESULT_BYTES = 32 * 1024
 MAX_INFO_BYTES = 2048
 MAX_LISTED = 500
 KEPT_SECONDS = 24 * 3600  # what a fleet leaves behind that nobody prunes any more
@@ -109,6 +109,9 @@ LEAVE = f"""
 {HOLD}
 release(KEYS[1], ARGV[1])
 release(KEYS[1], ARGV[2])
+if ARGV[3] == '' then
+  return 1
+end
 redis.call('HDEL', KEYS[2], ARGV[3])
 for i = 3, #KEYS do
   redis.call('ZREM', KEYS[i], ARGV[3])
@@ -255,7 +258,7 @@ class Fleet:
         self._prune([self._pods, self._info, *self._failing], [self._keep_ms, KEPT_SECONDS])
 
     def leave(self, bid: Bid, pod: str) -> None:
-        """Forgets this pod, and gives up its lease.
+        """Gives up the lease, and forgets a pod, if one is named.
 
         Raises:
             Unavailable: Redis gave no usable answer.

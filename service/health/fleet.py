@@ -69,7 +69,7 @@ class FleetView:
 
 def floored(state: CheckState, view: FleetView | None) -> CheckState:
     """A state as it counts for the pod's readiness, under the floor of an aged view."""
-    if view is None or view.floor is None or not view.fresh:
+    if view is None or view.floor is None or not view.fresh or not view.others:
         return state
     if not state.check.critical or state.status is not Status.UNHEALTHY:
         return state

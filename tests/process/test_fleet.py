@@ -133,7 +133,7 @@ def test_every_pod_sees_the_fleet(join: Join, redis: RedisServer) -> None:
         assert len({str(each["leases"]) for each in views}) == 1
     gone, left = members[0], members[1:]
     gone.stop()
-    eventually(lambda: all(each.fleet["pods_total"] == 2 for each in left), "a clean exit is seen")
+    eventually(lambda: all(each.fleet["pods_total"] == 2 for each in left), "an exit is seen")
     left[0].kill()
     eventually(lambda: left[1].fleet["pods_total"] == 1, "a killed pod ages out")
     eventually(lambda: len(left[1].fleet["pods"]) == 1, "its row too")

@@ -53,7 +53,7 @@ def test_an_old_view_says_nothing() -> None:
         pytest.param(50, 7, 4, Status.WARNING, id="five of eight"),
         pytest.param(50, 7, 3, Status.UNHEALTHY, id="four of eight are not more than half"),
         pytest.param(50, 7, 0, Status.UNHEALTHY, id="only here"),
-        pytest.param(50, 0, 0, Status.WARNING, id="there is no other"),
+        pytest.param(50, 0, 0, Status.UNHEALTHY, id="there is no other to share it"),
     ],
 )
 def test_the_floor(floor: float | None, others: int, failing: int, status: Status) -> None:
