@@ -10,7 +10,7 @@ of keys of each endpoint is what it was when the same pod was audited before.
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
@@ -221,13 +221,13 @@ def witness(look: Callable[[], Any]) -> Iterator[list[Any]]:
     enough = threading.Event()
 
     def watch() -> None:
-        while not enough.wait(0.1):
-            try:
+        while True:
+            with suppress(OSError, HTTPException):
                 found = look()
-            except (OSError, HTTPException):
-                continue
-            if found is not None:
-                seen.append(found)
+                if found is not None:
+                    seen.append(found)
+            if enough.wait(0.1):
+                return
 
     thread = threading.Thread(target=watch)
     thread.start()

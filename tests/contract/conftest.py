@@ -76,7 +76,7 @@ def served(pod: Pod) -> Pod:
     return pod.wait_for(200, "/api/system/health/startup")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def session_launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     with launching(tmp_path_factory) as launch:
         yield launch
@@ -91,7 +91,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
 # -- servers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres() -> Iterator[Postgres]:
     with Postgres() as server:
         yield server
@@ -112,7 +112,7 @@ def each_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 # -- shared pods
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plain(session_launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Pod:
     """sqlite and the embedded Redis. Tests only look at it."""
     database = tmp_path_factory.mktemp("plain") / "shop.sqlite3"
@@ -161,7 +161,7 @@ class Estate:
         becomes(said, wanted, "what the pod says")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def whole_estate(session_launch: Launch, postgres: Postgres) -> Iterator[Estate]:
     postgres.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{ROLE_PASSWORD}'")
     postgres.execute(f"CREATE DATABASE {LEDGER} OWNER {ROLE}")
@@ -235,7 +235,7 @@ class Still:
     application_name: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def still(session_launch: Launch, postgres: Postgres) -> Iterator[Still]:
     name = "the-still-pod"
     with RedisServer(binary("valkey")) as redis, ProviderServer() as providers:
