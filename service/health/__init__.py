@@ -6,7 +6,8 @@ and `make check` refuses an import that would change that.
 
 In reading order: ``status`` (the five words), ``codes`` (the reasons), ``check`` (what is
 watched), ``result`` (what a run found), ``state`` (hysteresis), ``workers`` (liveness),
-``fleet`` (the other pods), ``snapshot`` (the verdicts), ``schedule`` (when to run next).
+``fleet`` (the other pods), ``tasks`` (work before serving), ``snapshot`` (the verdicts),
+``schedule`` (when to run next).
 """
 
 from service.health.check import Check, Kind, Scope, Thresholds
@@ -17,6 +18,7 @@ from service.health.result import CheckFailed, Probe, Result, Run
 from service.health.snapshot import Lifecycle, Snapshot
 from service.health.state import CheckState
 from service.health.status import Status, worst
+from service.health.tasks import StartupTask, TaskState
 from service.health.workers import Phase, PoolUse, ProgressLimits, Role, WorkerSlot
 
 __all__ = [
@@ -38,7 +40,9 @@ __all__ = [
     "Scope",
     "Snapshot",
     "Stance",
+    "StartupTask",
     "Status",
+    "TaskState",
     "Thresholds",
     "WorkerSlot",
     "is_code",

@@ -15,6 +15,7 @@ from service.health.fleet import FleetView, floored
 from service.health.result import Result, Run
 from service.health.state import CheckState
 from service.health.status import Status, worst
+from service.health.tasks import TaskState
 
 
 class Lifecycle(StrEnum):
@@ -36,7 +37,7 @@ class Snapshot:
         serving_at: When the pod became serving, Unix seconds, or None. This and the
             lifecycle are not published: each reader fills them in from the flags of the
             scoreboard, which no monitor has to be alive for.
-        tasks: The startup tasks in order, by name, in the shape their endpoint shows.
+        tasks: How far each startup task has come, by name, in the order of the tasks.
         fleet: The other pods, None where nothing is known of any. What follows from it is
             found by ``at``, so that it ends when the view is too old.
     """
@@ -44,7 +45,7 @@ class Snapshot:
     states: Mapping[str, CheckState]
     lifecycle: Lifecycle = Lifecycle.STARTING
     serving_at: float | None = None
-    tasks: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, TaskState] = field(default_factory=dict)
     fleet: FleetView | None = None
 
     @classmethod
@@ -122,13 +123,13 @@ class Snapshot:
             (state.run is not None or state.check.unconfigured is not None)
             and (state.passed_once or not state.check.startup)
             for state in self.states.values()
-        ) and all(task["status"] == Status.HEALTHY.word for task in self.tasks.values())
+        ) and not any(task.holds_up for task in self.tasks.values())
 
 
 def encode(snapshot: Snapshot) -> bytes:
     """The snapshot as bytes for the scoreboard."""
     document = {
-        "tasks": snapshot.tasks,
+        "tasks": {name: _fields(task) for name, task in snapshot.tasks.items()},
         "states": [_state_document(state) for state in snapshot.states.values()],
         "fleet": _fields(snapshot.fleet) if snapshot.fleet else None,
     }
@@ -145,7 +146,7 @@ def decode(body: bytes) -> Snapshot:
     states = [_state(entry) for entry in document["states"]]
     return Snapshot(
         {state.check.name: state for state in states},
-        tasks=document["tasks"],
+        tasks={name: _task(entry) for name, entry in dict(document["tasks"]).items()},
         fleet=FleetView(**document["fleet"]) if document["fleet"] else None,
     )
 
@@ -177,3 +178,7 @@ def _state(entry: dict[str, Any]) -> CheckState:
     entry["run"] = Run(**run) if run else None
     entry["status"] = Status(entry["status"])
     return CheckState(**entry)
+
+
+def _task(entry: dict[str, Any]) -> TaskState:
+    return TaskState(**{**entry, "status": Status(entry["status"]), "scope": Scope(entry["scope"])})

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from service.health import CheckState, Pod, Scope, Snapshot, Status, worst
+from service.health import CheckState, Pod, Scope, Snapshot, Status, TaskState, worst
 
 Document = dict[str, Any]
 
@@ -403,6 +403,7 @@ class Payload:
             for name, state in snapshot.states.items()
             if state.check.startup or name in ("database", "redis", "system_resources")
         }
+        tasks = {name: _task(state) for name, state in snapshot.tasks.items()}
         return _envelope(
             snapshot.started,
             pod,
@@ -410,7 +411,7 @@ class Payload:
                 "started": snapshot.started,
                 "timestamp": timestamp(pod.at),
                 "services": shown,
-                "tasks": dict(snapshot.tasks) if trusted else None,
+                "tasks": _internal(tasks, trusted=trusted),
             },
         )
 
@@ -601,6 +602,16 @@ class Payload:
 def _internal(value: Any, *, trusted: bool) -> Any:
     """A value of class T: null for callers who are not trusted."""
     return value if trusted else None
+
+
+def _task(state: TaskState) -> Document:
+    return {
+        "status": state.status.word,
+        "error": state.code,
+        "duration_ms": milliseconds(state.duration),
+        "attempt": state.attempt,
+        "scope": state.scope.value,
+    }
 
 
 def _registered(snapshot: Snapshot) -> Mapping[str, CheckState]:
