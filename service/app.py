@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from flask import Flask
 
-from service import assembly, checks, pools
+from service import assembly, checks, pools, startup
 from service.coordination.client import connect
 from service.coordination.lease import keyspace
 from service.coordinator import CALL_SECONDS, Coordinator, Member
@@ -82,7 +82,7 @@ def health(
         patience: Seconds it outlives its siblings at most.
 
     Raises:
-        SettingsError: The application's own checks cannot be had.
+        SettingsError: The application's own checks or startup tasks cannot be had.
     """
     instruments = _instruments(settings)
     redis = _embedded(settings)
@@ -172,7 +172,14 @@ def _monitor(
     probes = assembly.probes(settings, board, url)
     instruments.declare(probes)
     coordinator = _coordinator(settings, board, probes)
-    return Monitor(probes, board, epoch, instruments, fleet=coordinator)
+    return Monitor(
+        probes,
+        board,
+        epoch,
+        instruments,
+        startup.build(settings, board),
+        fleet=coordinator,
+    )
 
 
 def _coordinator(

@@ -163,7 +163,7 @@ def when_ready(server: Any) -> None:
     def on_hup(sig: int, _frame: Any) -> None:
         if in_child():
             return
-        if SETTINGS.app_module is None and SETTINGS.health_checks is None:
+        if not (SETTINGS.app_module or SETTINGS.health_checks or SETTINGS.startup_tasks):
             take(sig)
         else:
             _preflight()

@@ -33,6 +33,7 @@ from service.health import (
     Snapshot,
     Stance,
     Status,
+    TaskState,
 )
 from service.health.schedule import first_start, next_alone, next_start
 from service.health.snapshot import decode, encode
@@ -116,6 +117,19 @@ class NoFleet:
 
     def stop(self) -> None:
         """Nothing to do."""
+
+
+class Startup(Protocol):
+    """Work that is done once, in threads of its own. The monitor publishes how far it is."""
+
+    def states(self) -> Mapping[str, TaskState]:
+        """How far each task has come, in the order of the tasks; a new mapping for each step."""
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Begins; ``changed`` is called whenever ``states`` has changed."""
+
+    def stop(self) -> None:
+        """Ends it where it is. May be called more than once."""
 
 
 class Lane:
@@ -243,6 +257,7 @@ class Monitor:
         scoreboard: Where to publish, and where the workers are.
         epoch: Rank of this monitor among the pod's.
         recorder: Where finished runs are counted.
+        startup: What is done once, before the pod serves.
         fleet: The other pods.
         clock: Monotonic seconds.
         wall: Unix seconds.
@@ -255,6 +270,7 @@ class Monitor:
         scoreboard: Scoreboard,
         epoch: int,
         recorder: Recorder,
+        startup: Startup,
         *,
         fleet: Fleet | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -265,6 +281,7 @@ class Monitor:
         self._fleet: Fleet = fleet or NoFleet()
         self._epoch = epoch
         self._recorder = recorder
+        self.startup = startup
         self._clock = clock
         self._wall = wall
         self._chance = chance
@@ -282,6 +299,7 @@ class Monitor:
         self._due = {name: self._first_due(name, now) for name in self._runners}
         self._due_alone = {name: self._next_alone(name) for name in self._runners}
         self._published = float("-inf")
+        self._tasks = startup.states()
         self._logged: dict[str, tuple[tuple[Status, str | None], float]] = {}
         self.ticked = now
 
@@ -305,12 +323,14 @@ class Monitor:
         """Begins to watch."""
         self._thread.start()
         self._fleet.start()
+        self.startup.start(self._woken.set)
 
     def stop(self) -> None:
         """Ends the loop; a run under way is given up. May be called more than once."""
         self._stopping.set()
         self._woken.set()
         self._fleet.stop()
+        self.startup.stop()
         for runner in self._runners.values():
             runner.close()
 
@@ -341,8 +361,9 @@ class Monitor:
             if runner.started is None and self._clock() >= self._start_of(runner.check):
                 runner.start()
         now = self.ticked = self._clock()
+        known, self._tasks = self._tasks, self.startup.states()
         self._latch(now)
-        if changed or now - self._published >= TICK:
+        if changed or self._tasks != known or now - self._published >= TICK:
             self._publish(now)
         deadlines = [min(self._next(runner)) for runner in self._runners.values()]
         return max(0.0, min([self._published + TICK, *deadlines]) - now)
@@ -423,7 +444,7 @@ class Monitor:
             log.info("pod serving", seconds=round(now - board.booted, 3))
 
     def _everything(self) -> Snapshot:
-        return Snapshot(dict(self._states), fleet=self._fleet.view())
+        return Snapshot(dict(self._states), tasks=self._tasks, fleet=self._fleet.view())
 
     def _publish(self, now: float) -> None:
         snapshot = self._everything()

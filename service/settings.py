@@ -174,6 +174,14 @@ class Settings(BaseSettings):
     health_checks: Reference | None = _var(
         None, "function that returns the application's own checks"
     )
+    startup_tasks: Reference | None = _var(
+        None, "function that returns the work to be done before the pod serves"
+    )
+    startup_tasks_without_redis: Literal["wait", "proceed"] = _var(
+        "wait",
+        "once-per-release tasks while the configured Redis is down: `wait` for it, or `proceed`, "
+        "as the database alone admits one of several pods",
+    )
     run_dir: Path | None = _var(
         None, "directory of the pod's disposable files; chosen by user and port if unset"
     )
