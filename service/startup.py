@@ -73,7 +73,7 @@ def registered(settings: Settings) -> Tasks:
     function = imported(reference, "STARTUP_TASKS")
     try:
         found = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = mask(f"{type(error).__name__}: {error}".strip().splitlines()[-1])
         raise SettingsError(f"STARTUP_TASKS: {reference} fails: {why}") from error
     if not isinstance(found, Mapping) or not all(
