@@ -16,12 +16,23 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from document_blocks import run
 
 from service.checks import definitions
-from service.health import FleetView, Lifecycle, Pod, Result, Run, Snapshot, Status
+from service.health import (
+    FleetView,
+    Lifecycle,
+    Pod,
+    Result,
+    Run,
+    Scope,
+    Snapshot,
+    Status,
+    TaskState,
+)
 from service.health.state import CheckState
 from service.metrics import Format, Instruments, MultiprocessReader, expose
 from service.metrics.exposition import TRUSTED, PodCollector
@@ -217,6 +228,7 @@ def pod(
     lifecycle: Lifecycle = Lifecycle.SERVING,
     alive: bool = True,
     age: float = 0.0,
+    tasks: Mapping[str, TaskState] = MappingProxyType({}),
 ) -> Pod:
     """A pod whose checks ran, asked ``age`` seconds later; without some of its settings."""
     given = {name: value for name, value in _GIVEN.items() if name not in without}
@@ -232,6 +244,7 @@ def pod(
             states,
             lifecycle=lifecycle,
             serving_at=None if lifecycle is Lifecycle.STARTING else SERVING,
+            tasks=tasks,
         ).at(MONOTONIC + age),
         readable=True,
         alive=alive,
@@ -243,7 +256,8 @@ def pod(
 
 
 NO_RESEND = ("resend_api_key",)
-HEALTHY = pod(HEALTHY_RUNS)
+MIGRATED = {"migrate": TaskState(scope=Scope.FLEET).succeeded(0.84216, 1)}
+HEALTHY = pod(HEALTHY_RUNS, tasks=MIGRATED)
 FAILING = pod(FAILING_RUNS, without=NO_RESEND)
 # Endpoints that find nothing wrong with FAILING: what fails there.
 FAILING_AT = {

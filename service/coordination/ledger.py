@@ -28,7 +28,7 @@ from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-TABLE = "mingus_health_ledger"
+TABLE = "health_startup_ledger"
 # For the ledger's own statements. What a task's may take is the task's own affair.
 LOCK_SECONDS = 5.0
 # The time between the two transactions of an attempt, in which its lock is free.
