@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -413,6 +413,14 @@ class Settings(BaseSettings):
             "sms_service_twilio": self.twilio_api_base,
         }[name]
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every value that must not be shown, and the passwords inside URLs."""
+        values = [value for _, value in self if isinstance(value, SecretStr)]
+        texts = [value.get_secret_value() for value in (*values, *self.health_details_token)]
+        passwords = [password for text in texts if (password := _password(text))]
+        return (*texts, *passwords)
+
     def given(self, name: str) -> tuple[bool, ...]:
         """Which of the settings a check needs are there, by the name of the check."""
         needs: dict[str, tuple[Any, ...]] = {
@@ -488,6 +496,13 @@ def variables(field: str) -> list[str]:
 def is_secret(field: str) -> bool:
     """Whether a field holds a secret, and so may be given as a file."""
     return "SecretStr" in str(Settings.model_fields[field].annotation)
+
+
+def _password(url: str) -> str | None:
+    try:
+        return unquote(urlsplit(url).password or "")
+    except ValueError:  # no URL
+        return None
 
 
 def is_loopback(url: str) -> bool:

@@ -17,7 +17,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from service.checks import imported
 from service.coordination.client import connect
+from service.coordination.election import LEASE_SECONDS, Election
 from service.coordination.lease import Lease, Unavailable, keyspace
 from service.coordination.ledger import Busy, Cord, Entry, Ledger
 from service.health import CheckFailed, Scope, StartupTask, TaskState
@@ -43,8 +44,6 @@ Tasks = Mapping[StartupTask, Callable[..., object]]
 
 # Time for what the ledger does besides a task's work.
 LEDGER_SECONDS = 10.0
-# Of the lease. Short, as nothing but the wait for a dead holder depends on it.
-LEASE_SECONDS = 6.0
 REDIS_SECONDS = 0.5
 # How often those who wait look into the ledger: they begin with the one and end with the other.
 MIN_POLL = 0.5
@@ -133,10 +132,11 @@ def build(settings: Settings, board: Scoreboard) -> "Startup":
         _election(settings, board) if per_release else Election(None),
         _published(board),
         serving=board.serving_at is not None,
+        secrets=settings.secrets,
     )
 
 
-def _election(settings: Settings, board: Scoreboard) -> "Election":
+def _election(settings: Settings, board: Scoreboard) -> Election:
     """By the lease of the fleet. A Redis of the pod's own has nothing to say about others."""
     if settings.redis_address is None:
         log.warning("no Redis for the fleet: each pod asks the ledger itself", scope="pod")
@@ -159,70 +159,6 @@ def _published(board: Scoreboard) -> Mapping[str, TaskState]:
         return {}  # of another version: start over
 
 
-class Election:
-    """Which pod does what is done once per release. Used by the startup thread only.
-
-    Args:
-        lease: Of the fleet; None where there is nobody to ask, and each pod asks the ledger.
-        proceed: Whether to go on without an answer.
-        clock: Monotonic seconds.
-    """
-
-    def __init__(
-        self,
-        lease: Lease | None,
-        *,
-        proceed: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._lease = lease
-        self._proceed = proceed
-        self._clock = clock
-        self._asked = float("-inf")
-        self.held = False
-
-    @property
-    def scope(self) -> Scope:
-        """Among whom one is chosen."""
-        return Scope.POD if self._lease is None else Scope.FLEET
-
-    def won(self) -> bool:
-        """Whether this pod may begin an attempt now. Asks each time.
-
-        Raises:
-            Unavailable: Nobody can say, and the policy is to wait.
-        """
-        if self._lease is None:
-            return True
-        self._asked = self._clock()
-        try:
-            self.held = self._lease.acquire() is not None
-        except Unavailable:
-            self.held = False
-            if not self._proceed:
-                raise
-            return True
-        return self.held
-
-    def keep(self) -> None:
-        """Renews the lease if it is held and time; what becomes of it does not matter here."""
-        if self.held and self._clock() - self._asked >= LEASE_SECONDS / 3:
-            try:
-                self.won()
-            except Unavailable as error:
-                log.warning("startup lease not renewed", reason=mask(str(error)))
-
-    def step_down(self) -> None:
-        """Lets another pod have it."""
-        if self._lease is None or not self.held:
-            return
-        self.held = False
-        try:
-            self._lease.release()
-        except Unavailable as error:
-            log.warning("startup lease not released", reason=mask(str(error)))
-
-
 class Startup:
     """Runs the startup tasks. See the module.
 
@@ -232,6 +168,7 @@ class Startup:
         election: Who attempts what is done once per release.
         known: How far the predecessor of this process had come.
         serving: Whether the pod has served already.
+        secrets: What must not get into the log.
         clock: Monotonic seconds.
         chance: Random numbers in [0, 1).
     """
@@ -244,6 +181,7 @@ class Startup:
         known: Mapping[str, TaskState],
         *,
         serving: bool = False,
+        secrets: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -252,6 +190,7 @@ class Startup:
         self._election = election
         self._clock = clock
         self._chance = chance
+        self._secrets = tuple(secrets)
         self._states = {
             task.name: _resumed(task, election.scope, known.get(task.name), serving=serving)
             for task in tasks
@@ -354,12 +293,10 @@ class Startup:
             return
         self._states = {**self._states, name: state}
         self._changed()
-        if (state.status, state.code, state.attempt) == (
-            before.status,
-            before.code,
-            before.attempt,
-        ):
+        news, known = ((each.status, each.code, each.attempt) for each in (state, before))
+        if news == known and not reason:
             return
+        reason = mask(reason, *self._secrets)
         write = log.warning if reason or state.given_up else log.info
         write(
             "startup task",
@@ -455,40 +392,53 @@ class _Release:
         startup, name = self._startup, self._task.name
         try:
             entry = startup.bounded(self._ledger.entries, LEDGER_SECONDS).get(name)
-            self._see(entry)
-            if self._due(entry) and startup.election.won():
+            if not self._looked and entry is not None and entry.state == "given_up":
+                self._former = entry.attempt
+            self._looked = True
+            if self._may_begin(entry):
                 self._attempt()
             elif self._state.given_up:
                 startup.election.step_down()
         except Busy:
             return
-        except Unavailable as error:
-            code = os_error_code(error) or "connection_lost"
-            startup.show(name, self._state.waiting(code), f"Redis: {mask(str(error))}")
         except (SQLAlchemyError, TimeoutError) as error:
             startup.show(name, self._state.waiting(_database_code(error)), _reason(error))
 
+    def _may_begin(self, entry: Entry | None) -> bool:
+        """Whether this pod may begin an attempt now. Shows where the task stands, or why not."""
+        try:
+            may = self._due(entry) and self._startup.election.won()
+        except Unavailable as error:
+            may = False
+            if entry is None or entry.state != "running":
+                code = os_error_code(error) or "connection_lost"
+                state = self._stands(entry).waiting(code)
+                self._startup.show(self._task.name, state, f"Redis: {error}")
+                return may
+        self._see(entry)
+        return may
+
     def _see(self, entry: Entry | None) -> None:
-        """Shows what the ledger says."""
-        if entry is None:
-            self._looked = True
-            return
-        if not self._looked and entry.state == "given_up":
-            self._former = entry.attempt
-        self._looked = True
-        state, code = self._state, entry.error or "task_failed"
-        if entry.state == "done":
-            state = state.succeeded(entry.duration, entry.attempt)
-        elif entry.state == "running":
-            known = state.failed(entry.error or "not_yet_checked", entry.duration, entry.attempt)
-            state = known.running(entry.attempt)
-        else:
-            state = state.failed(code, entry.duration, entry.attempt)
-            if entry.state == "given_up" and entry.attempt != self._former:
-                state = state.abandoned(code)
-        if (state.status, state.attempt) != (self._state.status, self._state.attempt):
+        """Shows where the task stands."""
+        before, state = self._state, self._stands(entry)
+        if (state.status, state.attempt) != (before.status, before.attempt):
             self._poll = MIN_POLL
         self._startup.show(self._task.name, state)
+
+    def _stands(self, entry: Entry | None) -> TaskState:
+        """Where the task stands by what the ledger says."""
+        state = TaskState(scope=self._state.scope, required=self._task.required)
+        if entry is None:
+            return state
+        code, attempt = entry.error or "task_failed", entry.attempt
+        if entry.state == "done":
+            return state.succeeded(entry.duration, attempt)
+        if entry.state == "running":
+            known = state.failed(entry.error or "not_yet_checked", entry.duration, attempt)
+            return known.running(attempt)
+        failed = state.failed(code, entry.duration, attempt)
+        given_up = entry.state == "given_up" and attempt != self._former
+        return failed.abandoned(code) if given_up else failed
 
     def _due(self, entry: Entry | None) -> bool:
         """Whether an attempt may begin, if nobody is at it."""
@@ -561,6 +511,6 @@ def _database_code(error: Exception) -> str:
 def _reason(error: Exception) -> str:
     """For the log. SQLAlchemy's own text would hold the statement and its values."""
     if isinstance(error, CheckFailed):
-        return mask(error.reason)
+        return error.reason
     inner = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    return mask(f"{type(inner).__name__}: {inner}".strip())
+    return f"{type(inner).__name__}: {inner}".strip()
