@@ -264,7 +264,7 @@ class Monitor:
         chance: Random numbers in [0, 1).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators, and the three it takes from the world
         self,
         probes: Mapping[Check, Probe | None],
         scoreboard: Scoreboard,
