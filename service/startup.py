@@ -26,7 +26,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from service.checks import imported
-from service.coordination.client import connect
+from service.coordination.client import Client, connect
 from service.coordination.election import LEASE_SECONDS, Election
 from service.coordination.lease import Lease, Unavailable, keyspace
 from service.coordination.ledger import Busy, Cord, Entry, Ledger
@@ -102,6 +102,10 @@ def _check_ledger(settings: Settings, task: str) -> None:
         ledger(settings, owner="")
     except ValueError as error:
         raise SettingsError(f"DATABASE_URL: {error} (of the startup task {task})") from None
+    try:
+        _client(settings)
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL: {error} (of the startup task {task})") from None
 
 
 def ledger(settings: Settings, owner: str) -> Ledger:
@@ -138,16 +142,23 @@ def build(settings: Settings, board: Scoreboard) -> "Startup":
 
 def _election(settings: Settings, board: Scoreboard) -> Election:
     """By the lease of the fleet. A Redis of the pod's own has nothing to say about others."""
-    if settings.redis_address is None:
+    client = _client(settings)
+    if client is None:
         log.warning("no Redis for the fleet: each pod asks the ledger itself", scope="pod")
         return Election(None)
     keys = keyspace(settings.health_redis_key_prefix, settings.app_name, settings.app_env)
-    try:
-        client = connect(settings.redis_address, timeout=REDIS_SECONDS)
-    except ValueError as error:
-        raise SettingsError(f"REDIS_URL: {error}") from None
     lease = Lease(client, keys, "startup", board.pod_id, ttl=LEASE_SECONDS)
     return Election(lease, proceed=settings.startup_tasks_without_redis == "proceed")
+
+
+def _client(settings: Settings) -> Client | None:
+    """Of the fleet's Redis, if one is configured. Sends nothing.
+
+    Raises:
+        ValueError: Its URL cannot be used.
+    """
+    address = settings.redis_address
+    return None if address is None else connect(address, timeout=REDIS_SECONDS)
 
 
 def _published(board: Scoreboard) -> Mapping[str, TaskState]:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from scripts.health_contract import violations
+from service.scoreboard import ScoreboardError
 from tests.pod import Pod, eventually
 from tests.servers.postgres import Postgres
 from tests.servers.redis import RedisServer, binary
 
 STARTUP = "/api/system/health/startup"
 PODS, WORKERS = 8, 4
+LONG = 180.0  # for 48 processes to boot on two cores that do something else, too
 EFFECT = "CREATE TABLE effect (release text, task text, pid integer)"
 
 
@@ -56,6 +58,14 @@ def told(pod: Pod, name: str, *keys: str) -> tuple[Any, ...]:
     """Some keys of a task."""
     task = tasks(pod).get(name, {})
     return tuple(task.get(key) for key in keys)
+
+
+def serves(pod: Pod) -> bool:
+    """Whether it has ever served, without asking for it in its own time."""
+    try:
+        return pod.board.serving_at is not None
+    except ScoreboardError:
+        return False
 
 
 def held(directory: Path, task: str) -> list[int]:
@@ -114,10 +124,11 @@ def test_many_pods_do_it_once_though_the_holder_is_killed(
             pod.directory.mkdir()
             stack.push(pod.launch())
         stack.callback(_stop_together, pods)
-        (victim,) = eventually(lambda: held(directory, "migrate"), "somebody is at it")
+        (victim,) = eventually(lambda: held(directory, "migrate"), "somebody is at it", LONG)
         os.kill(victim, signal.SIGKILL)
         gate.unlink()
         for pod in pods:
+            eventually(lambda pod=pod: serves(pod), "every pod serves", LONG)
             pod.wait_for(200, STARTUP)
         done = effects(postgres, release)
         assert [task for task, _ in done] == ["migrate", "seed"]
@@ -318,6 +329,10 @@ def test_with_a_redis_of_its_own_it_says_so(
         (
             {"DATABASE_URL": "sqlite://"},
             "DATABASE_URL: a database in memory keeps no ledger (of the startup task migrate)",
+        ),
+        (
+            {"REDIS_URL": "redis://:s3cret@[/0"},
+            "REDIS_URL: not a usable redis://, rediss:// or unix:// URL",
         ),
         (
             {"STARTUP_TASKS": "tests.process.releases:missing"},
