@@ -1,17 +1,19 @@
-"""A small shop: Flask, SQLAlchemy, and a health check of its own.
+r"""A small shop: Flask, SQLAlchemy, a health check and a startup task of its own.
 
-    APP_MODULE=examples.shop:app HEALTH_CHECKS=examples.shop:checks make run
+    APP_RELEASE=1 APP_MODULE=examples.shop:app HEALTH_CHECKS=examples.shop:checks \
+      STARTUP_TASKS=examples.shop:tasks make run
 
 Nothing in here serves a health route: the service does that beside it.
 """
 
 import threading
+from collections.abc import Callable
 
 from flask import Flask, Response, jsonify, request
-from sqlalchemy import Integer, String, select
+from sqlalchemy import Connection, Integer, String, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from service import Check, CheckFailed, Probe
+from service import Check, CheckFailed, Probe, StartupTask
 from service.pools import create_engine
 
 engine = create_engine()
@@ -66,4 +68,6 @@ def stock_is_counted() -> None:
         raise CheckFailed("check_failed", f"{oversold} is oversold")
 
 
-Base.metadata.create_all(engine)
+def tasks() -> dict[StartupTask, Callable[[Connection], None]]:
+    """What is done once for each release, registered by STARTUP_TASKS."""
+    return {StartupTask("tables"): Base.metadata.create_all}

@@ -12,21 +12,32 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from document_blocks import run
 
 from service.checks import definitions
-from service.health import Lifecycle, Pod, Result, Run, Snapshot, Status
+from service.health import (
+    FleetView,
+    Lifecycle,
+    Pod,
+    Result,
+    Run,
+    Scope,
+    Snapshot,
+    Status,
+    TaskState,
+)
 from service.health.state import CheckState
 from service.metrics import Format, Instruments, MultiprocessReader, expose
 from service.metrics.exposition import TRUSTED, PodCollector
 from service.settings import Settings
-from service.web.answers import ENDPOINTS, INDEX, METRICS, PREFIX, Endpoint, encode
+from service.web.answers import ENDPOINTS, FLEET, INDEX, METRICS, PREFIX, Endpoint, encode
 from service.web.payload import Payload
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "HEALTH_CHECK_ENDPOINTS.md"
@@ -217,6 +228,7 @@ def pod(
     lifecycle: Lifecycle = Lifecycle.SERVING,
     alive: bool = True,
     age: float = 0.0,
+    tasks: Mapping[str, TaskState] = MappingProxyType({}),
 ) -> Pod:
     """A pod whose checks ran, asked ``age`` seconds later; without some of its settings."""
     given = {name: value for name, value in _GIVEN.items() if name not in without}
@@ -232,6 +244,7 @@ def pod(
             states,
             lifecycle=lifecycle,
             serving_at=None if lifecycle is Lifecycle.STARTING else SERVING,
+            tasks=tasks,
         ).at(MONOTONIC + age),
         readable=True,
         alive=alive,
@@ -243,7 +256,8 @@ def pod(
 
 
 NO_RESEND = ("resend_api_key",)
-HEALTHY = pod(HEALTHY_RUNS)
+MIGRATED = {"migrate": TaskState(scope=Scope.FLEET).succeeded(0.84216, 1)}
+HEALTHY = pod(HEALTHY_RUNS, tasks=MIGRATED)
 FAILING = pod(FAILING_RUNS, without=NO_RESEND)
 # Endpoints that find nothing wrong with FAILING: what fails there.
 FAILING_AT = {
@@ -330,6 +344,10 @@ def examples() -> dict[str, Example]:
 
 def pretty(value: Any, indent: int = 0) -> str:
     """JSON for people: objects on one line where they fit, else lines as full as they may be."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        pad = " " * (indent + 2)
+        rows = ",\n".join(pad + pretty(each, indent + 2) for each in value)
+        return f"[\n{rows}\n{' ' * indent}]"
     if not isinstance(value, dict):
         return json.dumps(value)
     entries = [f"{json.dumps(key)}: {pretty(inner, indent + 2)}" for key, inner in value.items()]
@@ -362,6 +380,35 @@ def shown(example: Example) -> str:
         about += ", only what is added"
         body["data"] = {key: body["data"][key] for key in added}
     return f"{about}:\n\n```json\n{pretty(body)}\n```"
+
+
+# --- the fleet --------------------------------------------------------------------------------
+
+
+def _member(number: int, age: float, *failing: str) -> dict[str, Any]:
+    return {
+        "pod": f"{number:032x}",
+        "host": f"shop-{number}",
+        "release": "2025-01-27.1",
+        "lifecycle": "serving",
+        "ready": not failing,
+        "workers_ok": 4,
+        "workers_total": 4,
+        "failing": failing,
+        "age_seconds": age,
+    }
+
+
+def fleet() -> str:
+    """The fleet as a pod sees it that alone has lost its database."""
+    members = {
+        "this": f"{1:032x}",
+        "leases": {"checks": f"{2:032x}", "startup": None},
+        "pods": [_member(1, 0.002, "database"), _member(2, 3.217), _member(3, 7.905)],
+    }
+    view = FleetView(MONOTONIC, RAN, 30.0, 2, floor=50.0, members=json.dumps(members), elsewhere={})
+    of = replace(FAILING, snapshot=replace(FAILING.snapshot, fleet=view))
+    return shown(_example(FLEET, of, trusted=True))
 
 
 # --- the metrics ------------------------------------------------------------------------------
@@ -439,6 +486,7 @@ def blocks() -> dict[str, str]:
     text = exposition(FAILING, trusted=False, names=EXCERPT)
     return {
         **{f"example: {name}": shown(example) for name, example in examples().items()},
+        "fleet: example": fleet(),
         "metrics: table": metrics_table(),
         "metrics: excerpt": f"```text\n{text}```",
     }

@@ -636,7 +636,8 @@ READINESS = Object(
 )
 LIVENESS = Object({"alive": FLAG, "timestamp": TIME, "uptime_seconds": AMOUNT})
 TASK = Object(  # any code will do: the vocabulary has none for a task that is running
-    {**_OUTCOME, "duration_ms": MS, "attempt": COUNT}, rules=(_error_is_null_when_healthy,)
+    {**_OUTCOME, "duration_ms": MS, "attempt": COUNT, "scope": one_of("fleet", "pod")},
+    rules=(_error_is_null_when_healthy,),
 )
 STARTUP = Object(
     {

@@ -268,6 +268,8 @@ def look_at_an_application(images: Images) -> None:
         mount,
         APP_MODULE="examples.shop:app",
         HEALTH_CHECKS="examples.shop:checks",
+        STARTUP_TASKS="examples.shop:tasks",
+        APP_RELEASE="1",
         DATABASE_URL="sqlite:////tmp/shop.sqlite3",
     ):
         started()

@@ -6,6 +6,7 @@ In reading order:
     scoreboard    the shared memory of a pod
     probes        what can be unhealthy, and how to see it
     monitor       the loop that runs probes and publishes
+    startup       work that is done before the pod serves, once
     web           answers from what was published
     worker        the health worker's server, which no client can hold
     hooks         which process is what under gunicorn
@@ -14,6 +15,6 @@ In reading order:
 What an application imports is here and in ``service.pools``.
 """
 
-from service.health import Check, CheckFailed, Probe, Result, Status, Thresholds
+from service.health import Check, CheckFailed, Probe, Result, StartupTask, Status, Thresholds
 
-__all__ = ["Check", "CheckFailed", "Probe", "Result", "Status", "Thresholds"]
+__all__ = ["Check", "CheckFailed", "Probe", "Result", "StartupTask", "Status", "Thresholds"]

@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     maintenance.add_argument("switch", choices=["on", "off"])
     maintenance.set_defaults(run=_maintenance)
     preflight = commands.add_parser("preflight", help="see whether the application can be imported")
-    preflight.add_argument("--only-checks", action="store_true", help="leave APP_MODULE alone")
+    preflight.add_argument(
+        "--only-checks", action="store_true", help="and startup tasks: leave APP_MODULE alone"
+    )
     preflight.add_argument("--approve", type=int, metavar="PID", help=argparse.SUPPRESS)
     preflight.set_defaults(run=_preflight)
     options = parser.parse_args(arguments)
@@ -78,7 +80,7 @@ def _say(line: str, status: int) -> int:
 def _serve(options: argparse.Namespace) -> int:
     """Becomes gunicorn, once it is clear that it can start."""
     given = settings.load()
-    if given.health_checks is not None:
+    if given.health_checks or given.startup_tasks:
         command = [sys.executable, "-m", "service", "preflight", "--only-checks"]
         status = subprocess.run(command, env=settings.environment(), check=False).returncode  # noqa: S603
         if status:
@@ -200,7 +202,7 @@ def _maintenance(options: argparse.Namespace) -> int:
 
 def _preflight(options: argparse.Namespace) -> int:
     """Imports what a worker would import, within the time a worker may take to boot."""
-    from service import checks
+    from service import checks, startup
 
     given = settings.load()
     signal.signal(signal.SIGALRM, _too_slow)
@@ -209,6 +211,7 @@ def _preflight(options: argparse.Namespace) -> int:
         if given.app_module is not None and not options.only_checks:
             checks.imported(given.app_module, "APP_MODULE")
         checks.registered(given)
+        startup.registered(given)
     except SettingsError as error:
         more = "; the reload is refused and the old workers go on" if options.approve else ""
         return _say(f"{error}{more}", EX_CONFIG)

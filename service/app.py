@@ -5,18 +5,22 @@ server, or ``flask run``, calls ``create_app``: one process that is both.
 """
 
 import atexit
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from flask import Flask
 
-from service import assembly, checks, pools
+from service import assembly, checks, pools, startup
+from service.coordination.client import connect
+from service.coordination.lease import keyspace
+from service.coordinator import CALL_SECONDS, Coordinator, Member
 from service.duties import Keeper, WatchDuties
 from service.embedded import EmbeddedRedis, installed
-from service.health import Phase, Role
+from service.health import Check, Phase, Role
 from service.log import configure
 from service.metrics import Instruments, MultiprocessReader, take_slot
 from service.monitor import Monitor
@@ -78,7 +82,7 @@ def health(
         patience: Seconds it outlives its siblings at most.
 
     Raises:
-        SettingsError: The application's own checks cannot be had.
+        SettingsError: The application's own checks or startup tasks cannot be had.
     """
     instruments = _instruments(settings)
     redis = _embedded(settings)
@@ -167,7 +171,37 @@ def _monitor(
     url = settings.redis_address or (redis.url if redis else None)
     probes = assembly.probes(settings, board, url)
     instruments.declare(probes)
-    return Monitor(probes, board, epoch, instruments)
+    coordinator = _coordinator(settings, board, probes)
+    return Monitor(
+        probes,
+        board,
+        epoch,
+        instruments,
+        startup.build(settings, board),
+        fleet=coordinator,
+    )
+
+
+def _coordinator(
+    settings: Settings, board: Scoreboard, probes: Iterable[Check]
+) -> Coordinator | None:
+    """The pod's part in the fleet; None where no Redis of several pods is configured."""
+    url = settings.redis_address
+    if url is None:
+        return None
+    connected = partial(connect, url, timeout=CALL_SECONDS)
+    try:
+        connected().close()
+    except ValueError:
+        return None  # the Redis check says so
+    member = Member(
+        keyspace(settings.health_redis_key_prefix, settings.app_name, settings.app_env),
+        {"host": socket.gethostname()[:255], "release": settings.app_release},
+        checks.limits(settings),
+        settings.health_fleet_interval_seconds,
+        settings.readiness_floor,
+    )
+    return Coordinator(connected, board, probes, member)
 
 
 def _views(settings: Settings, board: Scoreboard) -> Health:

@@ -10,7 +10,8 @@ from typing import Any
 
 from gunicorn.util import import_app
 
-from service.health import Check, Probe, ProgressLimits, Thresholds
+from service.health import Check, Probe, ProgressLimits, Scope, Thresholds
+from service.health.schedule import shareable
 from service.probes.errors import mask
 from service.settings import CHECKS, PROVIDERS, Settings, SettingsError
 
@@ -52,18 +53,21 @@ def _definition(settings: Settings, name: str, *, redis: bool) -> Check:
             interval,
             timeout,
             min(failing, interval),
+            scope=Scope.FLEET if name in PROVIDERS else Scope.POD,
             unconfigured=None if name == "redis" and redis else _unconfigured(settings, name),
         ),
     )
 
 
 def _judged(settings: Settings, check: Check) -> Check:
-    """A check with what the settings say about its verdict."""
+    """A check with what the settings say about its verdict, and whether it can be shared."""
+    interval = settings.health_fleet_interval_seconds
     return replace(
         check,
         thresholds=Thresholds(settings.health_failure_threshold, settings.health_success_threshold),
         critical=check.name in settings.health_critical_checks,
         startup=check.name in settings.startup_checks,
+        scope=check.scope if shareable(check, interval) else Scope.POD,
     )
 
 

@@ -185,7 +185,7 @@ def _leave(server: Any, on_last_call: Callable[[int, Any], None]) -> None:
 @never_raises
 def _reload(take: Callable[[int], None]) -> None:
     """Arbiter."""
-    if SETTINGS.app_module is None and SETTINGS.health_checks is None:
+    if not (SETTINGS.app_module or SETTINGS.health_checks or SETTINGS.startup_tasks):
         take(signal.SIGHUP)
     else:
         _preflight()

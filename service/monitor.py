@@ -23,15 +23,19 @@ from service.health import (
     Check,
     CheckFailed,
     CheckState,
+    FleetView,
     Phase,
     Probe,
     Result,
     Role,
     Run,
+    Scope,
     Snapshot,
+    Stance,
     Status,
+    TaskState,
 )
-from service.health.schedule import first_start, next_start
+from service.health.schedule import first_start, next_alone, next_start
 from service.health.snapshot import decode, encode
 from service.probes.errors import mask
 from service.scoreboard import Scoreboard
@@ -42,6 +46,8 @@ TICK = 1.0
 MAX_LOST = 2
 MAX_DETAILS = 4096
 REPEAT_LOG = 60.0
+# So long beyond its time limit a pod that has just started waits for the result of another.
+FIRST_PATIENCE = 3.0
 
 
 class Recorder(Protocol):
@@ -49,6 +55,81 @@ class Recorder(Protocol):
 
     def run_finished(self, check: Check, run: Run, before: Status, after: Status) -> None:
         """A run of a check ended and took its published status from one to another."""
+
+
+class Fleet(Protocol):
+    """The other pods, as far as they matter here. Nothing in it waits.
+
+    Attributes:
+        interval: Seconds from one look at what they share to the next.
+    """
+
+    interval: float
+
+    def shares(self, check: Check) -> bool:
+        """Whether one pod runs a check for all."""
+
+    def stance(self) -> Stance:
+        """Who runs those checks at this moment."""
+
+    def results(self) -> Mapping[str, CheckState]:
+        """What the holder has found; a new mapping whenever that is something else."""
+
+    def view(self) -> FleetView | None:
+        """The fleet as it was last seen."""
+
+    def tell(self, snapshot: Snapshot) -> None:
+        """Says what is published here."""
+
+    def start(self) -> None:
+        """Begins to take part."""
+
+    def stop(self) -> None:
+        """Leaves. May be called more than once."""
+
+
+class NoFleet:
+    """There is no way to hear of others: what one pod would do for all, each does for itself."""
+
+    interval = 10.0
+
+    def shares(self, check: Check) -> bool:
+        """What could be shared if there were a way."""
+        return check.scope is Scope.FLEET
+
+    def stance(self) -> Stance:
+        """Alone."""
+        return Stance.ALONE
+
+    def results(self) -> Mapping[str, CheckState]:
+        """Nothing."""
+        return {}
+
+    def view(self) -> FleetView | None:
+        """Nobody."""
+        return None
+
+    def tell(self, snapshot: Snapshot) -> None:
+        """Nobody listens."""
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+
+class Startup(Protocol):
+    """Work that is done once, in threads of its own. The monitor publishes how far it is."""
+
+    def states(self) -> Mapping[str, TaskState]:
+        """How far each task has come, in the order of the tasks; a new mapping for each step."""
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Begins; ``changed`` is called whenever ``states`` has changed."""
+
+    def stop(self) -> None:
+        """Ends it where it is. May be called more than once."""
 
 
 class Lane:
@@ -176,25 +257,31 @@ class Monitor:
         scoreboard: Where to publish, and where the workers are.
         epoch: Rank of this monitor among the pod's.
         recorder: Where finished runs are counted.
+        startup: What is done once, before the pod serves.
+        fleet: The other pods.
         clock: Monotonic seconds.
         wall: Unix seconds.
         chance: Random numbers in [0, 1).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators, and the three it takes from the world
         self,
         probes: Mapping[Check, Probe | None],
         scoreboard: Scoreboard,
         epoch: int,
         recorder: Recorder,
+        startup: Startup,
         *,
+        fleet: Fleet | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,  # noqa: TID251 - for display
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._scoreboard = scoreboard
+        self._fleet: Fleet = fleet or NoFleet()
         self._epoch = epoch
         self._recorder = recorder
+        self.startup = startup
         self._clock = clock
         self._wall = wall
         self._chance = chance
@@ -208,8 +295,11 @@ class Monitor:
         }
         now = clock()
         self._states = _resumed(probes, scoreboard)
+        self._adopted: Mapping[str, CheckState] = {}
         self._due = {name: self._first_due(name, now) for name in self._runners}
+        self._due_alone = {name: self._next_alone(name) for name in self._runners}
         self._published = float("-inf")
+        self._tasks = startup.states()
         self._logged: dict[str, tuple[tuple[Status, str | None], float]] = {}
         self.ticked = now
 
@@ -220,16 +310,27 @@ class Monitor:
             return first_start(now, self._chance())
         return next_start(state, self._chance())
 
+    def _next_alone(self, name: str) -> float:
+        """When a check of the fleet's that has run runs here, if nothing comes from there."""
+        state = self._states[name]
+        if state.run is None:
+            return float("inf")
+        return next_alone(state, self._chance(), self._fleet.interval)
+
     # -- the thread
 
     def start(self) -> None:
         """Begins to watch."""
         self._thread.start()
+        self._fleet.start()
+        self.startup.start(self._woken.set)
 
     def stop(self) -> None:
         """Ends the loop; a run under way is given up. May be called more than once."""
         self._stopping.set()
         self._woken.set()
+        self._fleet.stop()
+        self.startup.stop()
         for runner in self._runners.values():
             runner.close()
 
@@ -255,19 +356,63 @@ class Monitor:
     def tick(self) -> float:
         """Does everything that is due now, and returns the seconds until there is more."""
         changed = [name for name, runner in self._runners.items() if self._collect(name, runner)]
-        for name, runner in self._runners.items():
-            if runner.started is None and self._clock() >= self._due[name]:
+        changed += self._adopt()
+        for runner in self._runners.values():
+            if runner.started is None and self._clock() >= self._start_of(runner.check):
                 runner.start()
         now = self.ticked = self._clock()
+        known, self._tasks = self._tasks, self.startup.states()
         self._latch(now)
-        if changed or now - self._published >= TICK:
+        if changed or self._tasks != known or now - self._published >= TICK:
             self._publish(now)
         deadlines = [min(self._next(runner)) for runner in self._runners.values()]
         return max(0.0, min([self._published + TICK, *deadlines]) - now)
 
     def _next(self, runner: Runner) -> Iterable[float]:
         yield runner.deadline
-        yield self._due[runner.check.name] if runner.started is None else float("inf")
+        yield self._start_of(runner.check) if runner.started is None else float("inf")
+
+    def _start_of(self, check: Check) -> float:
+        """When a check runs next in this pod, as things stand."""
+        due = self._due[check.name]
+        if not self._fleet.shares(check):
+            return due
+        stance = self._fleet.stance()
+        if stance is Stance.HOLDER:
+            return due
+        if self._states[check.name].run is None:
+            return due if stance is Stance.ALONE else due + check.timeout + FIRST_PATIENCE
+        return self._due_alone[check.name]
+
+    def _adopt(self) -> list[str]:
+        """Takes in what another pod has found for all; the names of those checks."""
+        results = self._fleet.results()
+        if results is self._adopted:
+            return []
+        self._adopted = results
+        names = [name for name in results if name in self._runners]
+        return [name for name in names if self._adopted_one(name, results[name])]
+
+    def _adopted_one(self, name: str, theirs: CheckState) -> bool:
+        """The whole state is taken over, so that every pod says the same of it."""
+        mine, check = self._states[name], self._runners[name].check
+        if theirs.run is None or not self._fleet.shares(check):
+            return False
+        if mine.run is not None and mine.run.finished >= theirs.run.finished:
+            return False
+        self._states[name] = replace(
+            theirs,
+            check=check,
+            passed_once=mine.passed_once or theirs.passed_once,
+            failed_runs=mine.failed_runs,
+        )
+        self._schedule(name)
+        self._report(self._states[name], theirs.run)
+        return True
+
+    def _schedule(self, name: str) -> None:
+        self._due[name] = next_start(self._states[name], self._chance())
+        self._due_alone[name] = self._next_alone(name)
 
     def _collect(self, name: str, runner: Runner) -> bool:
         """Takes in a run that is over; whether there was one."""
@@ -275,8 +420,11 @@ class Monitor:
         if run is None:
             return False
         before = self._states[name].at(run.finished).status
-        state = self._states[name] = self._states[name].observe(run)
-        self._due[name] = next_start(state, self._chance())
+        check = runner.check
+        if self._fleet.shares(check) and self._fleet.stance() is not Stance.HOLDER:
+            check = replace(check, scope=Scope.POD)
+        state = self._states[name] = replace(self._states[name], check=check).observe(run)
+        self._schedule(name)
         self._recorder.run_finished(state.check, run, before, state.status)
         self._report(state, run)
         return True
@@ -284,7 +432,7 @@ class Monitor:
     def _latch(self, now: float) -> None:
         """The pod starts to serve once nothing keeps it from that, and never stops to."""
         board = self._scoreboard
-        if board.serving_at is not None or not Snapshot(self._states).may_serve():
+        if board.serving_at is not None or not self._everything().may_serve():
             return
         ready = [
             worker
@@ -295,9 +443,14 @@ class Monitor:
             board.serve(self._wall())
             log.info("pod serving", seconds=round(now - board.booted, 3))
 
+    def _everything(self) -> Snapshot:
+        return Snapshot(dict(self._states), tasks=self._tasks, fleet=self._fleet.view())
+
     def _publish(self, now: float) -> None:
-        self._scoreboard.publish(self._epoch, encode(Snapshot(self._states)))
+        snapshot = self._everything()
+        self._scoreboard.publish(self._epoch, encode(snapshot))
         self._published = now
+        self._fleet.tell(snapshot)
 
     def _report(self, state: CheckState, run: Run) -> None:
         """One log line for each change, and one a minute while something is wrong."""
@@ -345,6 +498,7 @@ def _resumed(probes: Mapping[Check, Probe | None], scoreboard: Scoreboard) -> di
         state = known.get(check.name)
         if state is None or check.unconfigured or state.check.unconfigured:
             return CheckState.initial(check)
-        return replace(state, check=check)
+        scope = state.check.scope if check.scope is Scope.FLEET else check.scope
+        return replace(state, check=replace(check, scope=scope))
 
     return {check.name: resume(check) for check in probes}

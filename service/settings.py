@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -80,6 +80,12 @@ def _not_of_a_service(value: Any) -> Any:
 def _module_and_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(\))?", value):
         raise _wrong("must be a module and a name in it, such as myshop.wsgi:app")
+    return value
+
+
+def _readiness_policy(value: str) -> str:
+    if not re.fullmatch(r"strict|floor:([1-9][0-9]?)", value):
+        raise _wrong("must be strict, or floor: and a percentage from 1 to 99, such as floor:50")
     return value
 
 
@@ -168,6 +174,14 @@ class Settings(BaseSettings):
     health_checks: Reference | None = _var(
         None, "function that returns the application's own checks"
     )
+    startup_tasks: Reference | None = _var(
+        None, "function that returns the work to be done before the pod serves"
+    )
+    startup_tasks_without_redis: Literal["wait", "proceed"] = _var(
+        "wait",
+        "once-per-release tasks while the configured Redis is down: `wait` for it, or `proceed`, "
+        "as the database alone admits one of several pods",
+    )
     run_dir: Path | None = _var(
         None, "directory of the pod's disposable files; chosen by user and port if unset"
     )
@@ -176,6 +190,9 @@ class Settings(BaseSettings):
     )
     app_name: str = _var("MINGUS", "name shown to callers")
     app_version: str = _var("1.0.0", "version shown to callers")
+    app_release: Annotated[str, Field(max_length=200)] | None = _var(
+        None, "name of the release, such as a git commit; what is done once per release needs it"
+    )
     app_env: str = _var("production", "name of the environment", name="app_env", alias="flask_env")
     flask_debug: bool = _var(default=False, description="shown to trusted callers as `debug_mode`")
     log_level: Annotated[
@@ -319,6 +336,14 @@ class Settings(BaseSettings):
     health_require_configured: Annotated[Words, AfterValidator(_known_checks)] = _var(
         (), "checks without whose settings the service refuses to start"
     )
+    health_fleet_interval_seconds: Annotated[float, Field(ge=2, le=3600)] = _var(
+        10, "from one sync of this pod with the others, through the configured Redis, to the next"
+    )
+    readiness_policy: Annotated[str, AfterValidator(_readiness_policy)] = _var(
+        "strict",
+        "`strict`; or `floor:` and a percentage: when one check fails in more of the pods than "
+        "that, they stay ready with it",
+    )
     health_drain_seconds: Annotated[float, Field(ge=0, le=3600)] = _var(
         10, "time between SIGTERM and the graceful stop; may be 0"
     )
@@ -388,6 +413,14 @@ class Settings(BaseSettings):
             "sms_service_twilio": self.twilio_api_base,
         }[name]
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every value that must not be shown, and the passwords inside URLs."""
+        values = [value for _, value in self if isinstance(value, SecretStr)]
+        texts = [value.get_secret_value() for value in (*values, *self.health_details_token)]
+        passwords = [password for text in texts if (password := _password(text))]
+        return (*texts, *passwords)
+
     def given(self, name: str) -> tuple[bool, ...]:
         """Which of the settings a check needs are there, by the name of the check."""
         needs: dict[str, tuple[Any, ...]] = {
@@ -410,6 +443,11 @@ class Settings(BaseSettings):
         if self.health_startup_checks is None:
             return self.health_critical_checks
         return self.health_startup_checks
+
+    @property
+    def readiness_floor(self) -> float | None:
+        """Percent of the pods that may go unready for one check; None when there is no limit."""
+        return None if self.readiness_policy == "strict" else float(self.readiness_policy[6:])
 
     @property
     def directory(self) -> Path:
@@ -458,6 +496,13 @@ def variables(field: str) -> list[str]:
 def is_secret(field: str) -> bool:
     """Whether a field holds a secret, and so may be given as a file."""
     return "SecretStr" in str(Settings.model_fields[field].annotation)
+
+
+def _password(url: str) -> str | None:
+    try:
+        return unquote(urlsplit(url).password or "")
+    except ValueError:  # no URL
+        return None
 
 
 def is_loopback(url: str) -> bool:

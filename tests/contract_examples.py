@@ -719,7 +719,15 @@ SYSTEM_DETAILED_FAILING = {
 }
 UP = {"database": "healthy", "redis": "healthy"}
 DOWN = {"database": "unhealthy", "redis": "healthy"}
-TASKS = {"migrate": {"status": "healthy", "error": None, "duration_ms": 842.16, "attempt": 1}}
+TASKS = {
+    "migrate": {
+        "status": "healthy",
+        "error": None,
+        "duration_ms": 842.16,
+        "attempt": 1,
+        "scope": "fleet",
+    }
+}
 
 
 def stated(status, services):

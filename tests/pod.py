@@ -103,7 +103,7 @@ class Answer:
         return self.json["data"]
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: a test run that is killed leaves no pod behind."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -151,7 +151,7 @@ class Pod:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - nothing else runs in between
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - nothing else runs in between
             )
         return self
 

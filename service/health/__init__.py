@@ -6,16 +6,19 @@ and `make check` refuses an import that would change that.
 
 In reading order: ``status`` (the five words), ``codes`` (the reasons), ``check`` (what is
 watched), ``result`` (what a run found), ``state`` (hysteresis), ``workers`` (liveness),
-``snapshot`` (the verdicts), ``schedule`` (when to run next).
+``fleet`` (the other pods), ``tasks`` (work before serving), ``snapshot`` (the verdicts),
+``schedule`` (when to run next).
 """
 
 from service.health.check import Check, Kind, Scope, Thresholds
 from service.health.codes import CODES, is_code
+from service.health.fleet import FleetView, Stance
 from service.health.pod import Pod
 from service.health.result import CheckFailed, Probe, Result, Run
 from service.health.snapshot import Lifecycle, Snapshot
 from service.health.state import CheckState
 from service.health.status import Status, worst
+from service.health.tasks import StartupTask, TaskState
 from service.health.workers import Phase, PoolUse, ProgressLimits, Role, WorkerSlot
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "Check",
     "CheckFailed",
     "CheckState",
+    "FleetView",
     "Kind",
     "Lifecycle",
     "Phase",
@@ -35,7 +39,10 @@ __all__ = [
     "Run",
     "Scope",
     "Snapshot",
+    "Stance",
+    "StartupTask",
     "Status",
+    "TaskState",
     "Thresholds",
     "WorkerSlot",
     "is_code",

@@ -11,9 +11,11 @@ from enum import StrEnum
 from typing import Any
 
 from service.health.check import Check, Scope, Thresholds
+from service.health.fleet import FleetView, floored
 from service.health.result import Result, Run
 from service.health.state import CheckState
 from service.health.status import Status, worst
+from service.health.tasks import TaskState
 
 
 class Lifecycle(StrEnum):
@@ -35,13 +37,16 @@ class Snapshot:
         serving_at: When the pod became serving, Unix seconds, or None. This and the
             lifecycle are not published: each reader fills them in from the flags of the
             scoreboard, which no monitor has to be alive for.
-        tasks: The startup tasks in order, by name, in the shape their endpoint shows.
+        tasks: How far each startup task has come, by name, in the order of the tasks.
+        fleet: The other pods, None where nothing is known of any. What follows from it is
+            found by ``at``, so that it ends when the view is too old.
     """
 
     states: Mapping[str, CheckState]
     lifecycle: Lifecycle = Lifecycle.STARTING
     serving_at: float | None = None
-    tasks: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, TaskState] = field(default_factory=dict)
+    fleet: FleetView | None = None
 
     @classmethod
     def blank(cls, checks: Iterable[Check], **fields: Any) -> "Snapshot":
@@ -50,17 +55,20 @@ class Snapshot:
 
     def at(self, now: float) -> "Snapshot":
         """The snapshot as it must be reported at ``now`` (monotonic seconds)."""
-        return replace(self, states={name: state.at(now) for name, state in self.states.items()})
+        fleet = self.fleet and self.fleet.at(now)
+        states = {name: floored(state.at(now), fleet) for name, state in self.states.items()}
+        return replace(self, states=states, fleet=fleet)
 
     @property
     def fresh_until(self) -> float:
-        """When the next result in an aged snapshot expires, monotonic seconds."""
+        """When the next thing in an aged snapshot expires, monotonic seconds."""
         ends = (
             state.run.finished + state.check.expiry
             for state in self.states.values()
             if state.run and state.code != "stale"
         )
-        return min(ends, default=float("inf"))
+        fleet = self.fleet.fresh_until if self.fleet else float("inf")
+        return min(fleet, min(ends, default=float("inf")))
 
     def _those(self, wanted: Callable[[CheckState], bool]) -> dict[str, CheckState]:
         return {name: state for name, state in self.states.items() if wanted(state)}
@@ -111,14 +119,15 @@ class Snapshot:
             (state.run is not None or state.check.unconfigured is not None)
             and (state.passed_once or not state.check.startup)
             for state in self.states.values()
-        ) and all(task["status"] == Status.HEALTHY.word for task in self.tasks.values())
+        ) and not any(task.holds_up for task in self.tasks.values())
 
 
 def encode(snapshot: Snapshot) -> bytes:
     """The snapshot as bytes for the scoreboard."""
     document = {
-        "tasks": snapshot.tasks,
+        "tasks": {name: _fields(task) for name, task in snapshot.tasks.items()},
         "states": [_state_document(state) for state in snapshot.states.values()],
+        "fleet": _fields(snapshot.fleet) if snapshot.fleet else None,
     }
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -133,7 +142,8 @@ def decode(body: bytes) -> Snapshot:
     states = [_state(entry) for entry in document["states"]]
     return Snapshot(
         {state.check.name: state for state in states},
-        tasks=document["tasks"],
+        tasks={name: _task(entry) for name, entry in dict(document["tasks"]).items()},
+        fleet=FleetView(**document["fleet"]) if document["fleet"] else None,
     )
 
 
@@ -164,3 +174,7 @@ def _state(entry: dict[str, Any]) -> CheckState:
     entry["run"] = Run(**run) if run else None
     entry["status"] = Status(entry["status"])
     return CheckState(**entry)
+
+
+def _task(entry: dict[str, Any]) -> TaskState:
+    return TaskState(**{**entry, "status": Status(entry["status"]), "scope": Scope(entry["scope"])})

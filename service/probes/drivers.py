@@ -338,6 +338,13 @@ def _fetched(connection: "DBAPIConnection", sql: str, limit: Limit) -> Any:
 
 # -- from errors to codes
 
+
+def code_of(error: BaseException) -> str:
+    """The code for what a client library of a database has raised."""
+    state = getattr(error, "sqlstate", None)
+    return _code_of_sqlstate(state) if state else _code_of_dialect(error)
+
+
 _SQLSTATES = {  # whole states, and classes of states
     "28": "authentication_failed",
     "3D000": "database_not_found",
@@ -412,7 +419,7 @@ def _code_of_libpq(text: str) -> str:
     return _code_of_text(text) or ("query_failed" if refused else "connection_lost")
 
 
-def _code_of_dialect(error: Exception) -> str:
+def _code_of_dialect(error: BaseException) -> str:
     name = str(getattr(error, "sqlite_errorname", "SQLITE_OTHER"))
     by_name = _SQLITE.get(name.split("_")[1])
     return by_name or os_error_code(error) or _code_of_text(str(error)) or "query_failed"

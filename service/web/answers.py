@@ -87,6 +87,8 @@ ENDPOINTS = (
     _system("resources", Payload.system_resources, graded=True),
     _system("application", Payload.system_application, graded=True),
 )
+# Beyond the documents: the other pods.
+FLEET = _system("fleet", Payload.fleet, graded=True)
 # Both metrics paths in their JSON form.
 METRICS = Endpoint(f"{PREFIX}/metrics", Payload.system_metrics, shaped=True)
 

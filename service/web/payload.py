@@ -5,6 +5,7 @@ whether the caller is trusted, and gives the verdict and the body. Every documen
 always there; what is not known, or not for this caller, is null.
 """
 
+import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from service.health import CheckState, Pod, Snapshot, Status, worst
+from service.health import CheckState, Pod, Scope, Snapshot, Status, TaskState, worst
 
 Document = dict[str, Any]
 
@@ -37,6 +38,17 @@ REDIS_INFO = (
     "connected_clients",
 )
 NETWORK = ("bytes_sent", "bytes_recv", "packets_sent", "packets_recv")
+FLEET_POD = (
+    "pod",
+    "host",
+    "release",
+    "lifecycle",
+    "ready",
+    "workers_ok",
+    "workers_total",
+    "failing",
+    "age_seconds",
+)
 PROCESS = ("memory_rss_mb", "cpu_percent", "num_threads", "open_files", "connections")
 
 
@@ -391,6 +403,7 @@ class Payload:
             for name, state in snapshot.states.items()
             if state.check.startup or name in ("database", "redis", "system_resources")
         }
+        tasks = {name: _task(state) for name, state in snapshot.tasks.items()}
         return _envelope(
             snapshot.started,
             pod,
@@ -398,7 +411,7 @@ class Payload:
                 "started": snapshot.started,
                 "timestamp": timestamp(pod.at),
                 "services": shown,
-                "tasks": dict(snapshot.tasks) if trusted else None,
+                "tasks": _internal(tasks, trusted=trusted),
             },
         )
 
@@ -426,6 +439,38 @@ class Payload:
         """``/api/system/health/application``: the application object."""
         state = pod.snapshot.states["application"]
         return _envelope(state.status.passes, pod, self._application(pod, trusted=trusted))
+
+    def fleet(self, pod: Pod, *, trusted: bool) -> Answer:
+        """``/api/system/health/fleet``: every pod, as this one last saw them. Always 200."""
+        internal = partial(_internal, trusted=trusted)
+        view, states = pod.snapshot.fleet, pod.snapshot.states
+        members = json.loads(view.members) if view else {}
+        rows = [_pick(row, FLEET_POD) for row in members.get("pods", ())]
+        checks = {
+            name: {
+                "status": state.status.word,
+                "failing_elsewhere": view.elsewhere.get(name, 0),
+                "origin": view.origin(state),
+            }
+            for name, state in states.items()
+            if view and not state.check.unconfigured
+        }
+        return _envelope(
+            True,  # noqa: FBT003
+            pod,
+            {
+                "scope": (Scope.FLEET if view else Scope.POD).value,
+                "fresh": bool(view and view.fresh),
+                "last_sync": timestamp(view.seen_at) if view else None,
+                "floor_percent": internal(view.floor if view else None),
+                "this_pod": internal(members.get("this")),
+                "pods_total": internal(view.others + 1 if view else None),
+                "pods_ready": internal(sum(row["ready"] is True for row in rows) if view else None),
+                "leases": internal(members.get("leases", {})),
+                "checks": internal(checks),
+                "pods": internal(rows),
+            },
+        )
 
     def system_metrics(self, pod: Pod, *, trusted: bool) -> Answer:  # noqa: ARG002
         """Both metrics paths in their JSON form: the nine documented names."""
@@ -497,7 +542,7 @@ class Payload:
             name: {
                 **_summary(state),
                 "response_code": _details(state).get("response_code"),
-                "scope": state.check.scope.value,
+                "scope": (state.check.scope if state.run else Scope.POD).value,
             }
             for name, state in snapshot.states.items()
             if name in EXTERNAL
@@ -557,6 +602,16 @@ class Payload:
 def _internal(value: Any, *, trusted: bool) -> Any:
     """A value of class T: null for callers who are not trusted."""
     return value if trusted else None
+
+
+def _task(state: TaskState) -> Document:
+    return {
+        "status": state.status.word,
+        "error": state.code,
+        "duration_ms": milliseconds(state.duration),
+        "attempt": state.attempt,
+        "scope": state.scope.value,
+    }
 
 
 def _registered(snapshot: Snapshot) -> Mapping[str, CheckState]:

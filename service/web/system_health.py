@@ -2,11 +2,12 @@
 
 from flask import Blueprint
 
-from service.web.answers import ENDPOINTS, PREFIX
+from service.web.answers import ENDPOINTS, FLEET, PREFIX
 from service.web.families import add_endpoint, add_metrics
 
 system_health_bp = Blueprint("system_health", __name__, url_prefix=PREFIX)
 for _endpoint in ENDPOINTS:
     if _endpoint.enveloped:
         add_endpoint(system_health_bp, _endpoint)
+add_endpoint(system_health_bp, FLEET)
 add_metrics(system_health_bp)

@@ -27,6 +27,8 @@ def pods(launch: Launch, postgres: Postgres) -> tuple[Pod, Pod]:
     shop = {
         "APP_MODULE": "examples.shop:app",
         "HEALTH_CHECKS": "examples.shop:checks",
+        "STARTUP_TASKS": "examples.shop:tasks",
+        "APP_RELEASE": "1",
         "DATABASE_URL": f"{postgres.create_database('shop')}?application_name=shop",
         "DB_POOL_SIZE": "4",
         "DB_MAX_OVERFLOW": "1",

@@ -25,7 +25,7 @@ from service.checks import definitions
 from service.health import CODES, Status
 from service.metrics.exposition import GAUGES, TRUSTED
 from service.settings import CHECKS, PROVIDERS, Settings, SettingsError
-from service.web.answers import ENDPOINTS, INDEX, PREFIX
+from service.web.answers import ENDPOINTS, FLEET, INDEX, PREFIX
 from service.web.front import HEADERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,11 +150,11 @@ METRICS_PATHS = ["/metrics", f"{PREFIX}/metrics"]
 
 
 def statuses(path: str) -> str:
-    return "200" if path in ("/", *METRICS_PATHS) else "200, 503"
+    return "200" if path in ("/", FLEET.path, *METRICS_PATHS) else "200, 503"
 
 
 def test_the_tables_of_paths() -> None:
-    expected = {path: statuses(path) for path in (*PATHS, *METRICS_PATHS)}
+    expected = {path: statuses(path) for path in (*PATHS, FLEET.path, *METRICS_PATHS)}
     short = rows(read(README), "Path", "The question", "Status")
     assert {path.strip("`"): status for path, _, status in short} == expected
     head = ("Path", "The question", "Verdict", "Status", "More for trusted callers")
@@ -163,6 +163,7 @@ def test_the_tables_of_paths() -> None:
     graded = {endpoints_doc.name_of(endpoint) for endpoint in ENDPOINTS if endpoint.graded}
     assert {path.strip("`") for path, *_, more in long if more == "yes"} == {
         *graded,
+        FLEET.path,
         *METRICS_PATHS,
     }
     assert [path for path, *_ in short] == [path for path, *_ in long]
@@ -175,7 +176,7 @@ def test_every_path_has_a_heading_of_its_own() -> None:
 
 def test_no_other_path_is_named() -> None:
     ours = re.compile(r"/(?:health|metrics|api/system/health)(?:/[a-z]+)*/?")
-    known = {*PATHS, *METRICS_PATHS, PREFIX}
+    known = {*PATHS, FLEET.path, *METRICS_PATHS, PREFIX}
     for path in DOCUMENTS:
         for word in ticked(without_fences(read(path))):
             if ours.fullmatch(word):

@@ -103,8 +103,13 @@ def _flask_run(pod: Pod) -> Iterator[None]:
         process.wait(20)
 
 
-def test_one_process_without_hooks(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod(DATABASE_URL="sqlite://", APP_MODULE="examples.plain:app")
+def test_one_process_without_hooks(make_pod: Callable[..., Pod], tmp_path: Path) -> None:
+    pod = make_pod(
+        DATABASE_URL=f"sqlite:///{tmp_path}/shop.sqlite3",
+        APP_RELEASE="1",
+        APP_MODULE="examples.plain:app",
+        STARTUP_TASKS="examples.shop:tasks",
+    )
     with _flask_run(pod):
         eventually(lambda: pod.status("/health") == 200, "it serves")
         for path in (
@@ -115,6 +120,8 @@ def test_one_process_without_hooks(make_pod: Callable[..., Pod]) -> None:
             "/api/system/health/startup",
         ):
             assert pod.get(path).status == 200
+        tasks = pod.get("/api/system/health/startup").data["tasks"]
+        assert tasks["tables"]["status"] == "healthy"
         assert pod.get("/anything").body == b"hello from /anything\n"
         assert pod.get("/health/nothing").status == 404
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from service.health import Check, CheckState, Result, Run, Status
+from service.health.tasks import TaskState
 
 PATIENCE = 60.0
 
@@ -66,3 +67,21 @@ def after(check: Check, history: str, *, step: float = 1.0) -> CheckState:
     for count, letter in enumerate(history):
         state = state.observe(run(RESULTS[letter], finished=1000.0 + step * count))
     return state
+
+
+class Startup:
+    """Startup tasks whose states a test sets by hand."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, TaskState] = {}
+        self.changed: Callable[[], None] | None = None
+        self.stopped = False
+
+    def states(self) -> dict[str, TaskState]:
+        return self.tasks
+
+    def start(self, changed: Callable[[], None]) -> None:
+        self.changed = changed
+
+    def stop(self) -> None:
+        self.stopped = True

@@ -6,7 +6,17 @@ Healthy, or with one thing or another wrong: ``pod(database=REFUSED)``.
 from dataclasses import replace
 from typing import Any
 
-from service.health import Check, CheckState, Lifecycle, Pod, Result, Run, Scope, Snapshot
+from service.health import (
+    Check,
+    CheckState,
+    Lifecycle,
+    Pod,
+    Result,
+    Run,
+    Scope,
+    Snapshot,
+    TaskState,
+)
 from service.settings import CHECKS, PROVIDERS
 
 # 2025-01-27T10:30:00.000Z, and the monotonic clock at that moment.
@@ -232,7 +242,7 @@ def state(name: str, found: Found | str | None, *, failed_runs: int | None = Non
 def snapshot(
     lifecycle: Lifecycle = Lifecycle.SERVING,
     *,
-    tasks: dict[str, Any] | None = None,
+    tasks: dict[str, TaskState] | None = None,
     states: dict[str, CheckState] | None = None,
     **found: Found | str | None,
 ) -> Snapshot:

@@ -4,7 +4,17 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from service.health import Check, CheckState, Lifecycle, Result, Run, Scope, Snapshot, Thresholds
+from service.health import (
+    Check,
+    CheckState,
+    Lifecycle,
+    Result,
+    Run,
+    Scope,
+    Snapshot,
+    TaskState,
+    Thresholds,
+)
 from service.health.codes import CODES
 from service.settings import CHECKS
 
@@ -68,6 +78,16 @@ def states(draw: st.DrawFn, name: str) -> CheckState:
 
 
 @st.composite
+def task_states(draw: st.DrawFn) -> TaskState:
+    """How far a task may have come."""
+    state = TaskState(scope=draw(st.sampled_from(Scope)), required=draw(st.booleans()))
+    for attempt in range(1, draw(st.integers(1, 3))):
+        state = state.running(attempt).failed("timeout", draw(st.none() | seconds), attempt)
+    ends = [state, state.abandoned("task_failed"), state.succeeded(draw(st.none() | seconds), 9)]
+    return draw(st.sampled_from(ends))
+
+
+@st.composite
 def snapshots(draw: st.DrawFn, names: tuple[str, ...] = CHECKS) -> Snapshot:
     """Everything at one moment, the lifecycle included."""
     lifecycle = draw(st.sampled_from(Lifecycle))
@@ -75,5 +95,5 @@ def snapshots(draw: st.DrawFn, names: tuple[str, ...] = CHECKS) -> Snapshot:
         {name: draw(states(name)) for name in names},
         lifecycle=lifecycle,
         serving_at=None if lifecycle is Lifecycle.STARTING else draw(st.floats(1, 4e9)),
-        tasks=draw(st.sampled_from([{}, {"migrate": {"status": "warning", "attempt": 2}}])),
+        tasks=draw(st.dictionaries(st.text(), task_states(), max_size=3)),
     )

@@ -12,7 +12,7 @@ from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 
-from service.health import Phase, ProgressLimits, Role
+from service.health import Phase, ProgressLimits, Role, TaskState
 from service.health.snapshot import encode
 from service.scoreboard import Scoreboard
 from service.settings import CHECKS
@@ -27,7 +27,16 @@ from tests.unit.pods import CLOCK, NOW, check, snapshot
 SYSTEM = "/api/system/health"
 HOT = ("/health", *(f"{SYSTEM}/{name}" for name in ("simple", "readiness", "liveness", "startup")))
 HOT_PATHS = pytest.mark.parametrize("path", [*HOT, *(f"{path}/" for path in HOT)])
-TASKS = {"migrate": {"status": "healthy", "error": None, "duration_ms": 1.0, "attempt": 1}}
+TASKS = {"migrate": TaskState().succeeded(0.001, 1)}
+SHOWN = {
+    "migrate": {
+        "status": "healthy",
+        "error": None,
+        "duration_ms": 1.0,
+        "attempt": 1,
+        "scope": "pod",
+    }
+}
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -177,7 +186,7 @@ def test_a_failing_pod_is_503() -> None:
 @pytest.mark.parametrize(
     ("environ", "tasks"),
     [
-        pytest.param({}, TASKS, id="trusted"),
+        pytest.param({}, SHOWN, id="trusted"),
         pytest.param({"REMOTE_ADDR": "192.0.2.1"}, None, id="from elsewhere"),
         pytest.param({"HTTP_X_FORWARDED_FOR": "127.0.0.1"}, None, id="forged"),
     ],

@@ -20,12 +20,13 @@ from service.health import (
     Run,
     Snapshot,
     Status,
+    TaskState,
     Thresholds,
 )
 from service.health.snapshot import decode, encode
 from service.monitor import MAX_LOST, TICK, Lane, Monitor
 from service.scoreboard import Scoreboard
-from tests.unit.fakes import HEALTHY, LETTERS, RESULTS, UNHEALTHY, Clock, until
+from tests.unit.fakes import HEALTHY, LETTERS, RESULTS, UNHEALTHY, Clock, Startup, until
 
 DATABASE = Check("database", interval=5.0, timeout=2.0, failing_interval=1.0)
 REDIS = Check("redis", interval=5.0, timeout=1.0, failing_interval=1.0)
@@ -94,11 +95,13 @@ class Rig:
         self.board.expected = 1
         self.recorder = Recorder()
         self.probes = probes
+        self.startup = Startup()
         self.monitor = Monitor(
             probes,
             self.board,
             epoch,
             self.recorder,
+            self.startup,
             clock=self.clock,
             wall=self.wall,
             chance=chance,
@@ -632,6 +635,16 @@ def test_a_step_of_the_wall_clock_changes_no_status(make: Make) -> None:
     assert "".join(letters) == "HWUUHH"
 
 
+def test_it_publishes_a_step_of_a_startup_task_at_once(make: Make) -> None:
+    rig = make({})
+    rig.startup.tasks = {"migrate": TaskState()}
+    rig.tick()
+    rig.startup.tasks = {"migrate": TaskState().running(1)}
+    assert rig.published.tasks == {"migrate": TaskState()}
+    rig.tick(0.1)
+    assert rig.published.tasks == {"migrate": TaskState().running(1)}
+
+
 # -- the predecessor
 
 
@@ -758,6 +771,19 @@ def test_a_pod_serves_when_its_web_workers_have_booted(
         slot.enter({"B": Phase.BOOTING, "S": Phase.STOPPING}.get(letter, Phase.READY))
     rig.tick()
     assert (rig.board.serving_at is not None) is serves
+
+
+def test_a_pod_serves_when_its_startup_tasks_are_done(make: Make) -> None:
+    rig = make({})
+    web_worker(rig.board)
+    for state in (TaskState(), TaskState().running(1), TaskState().abandoned("task_failed")):
+        rig.startup.tasks = {"migrate": state}
+        rig.tick()
+        assert rig.board.serving_at is None
+    rig.startup.tasks = {"migrate": TaskState().succeeded(0.5, 1)}
+    rig.tick()
+    assert rig.board.serving_at is not None
+    assert rig.published.tasks["migrate"].done
 
 
 def test_serving_is_latched(make: Make) -> None:

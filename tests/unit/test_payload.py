@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.health import Check, CheckState, Lifecycle, Pod, Result, Run, Snapshot
+from service.health import (
+    Check,
+    CheckState,
+    Lifecycle,
+    Pod,
+    Result,
+    Run,
+    Scope,
+    Snapshot,
+    TaskState,
+)
 from service.settings import CHECKS, PROVIDERS
 from service.web.answers import ENDPOINTS, INDEX, METRICS, Endpoint
 from service.web.payload import Answer, Document, Payload, milliseconds, timestamp
@@ -43,7 +53,7 @@ PAYLOAD = Payload("MINGUS", "1.0.0", "production", debug=False)
 ALL = {endpoint.path: endpoint for endpoint in (INDEX, *ENDPOINTS, METRICS)}
 PATHS = pytest.mark.parametrize("path", ALL)
 BOTH = pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "untrusted"])
-TASKS = {"migrate": {"status": "healthy", "error": None, "duration_ms": 842.16, "attempt": 1}}
+TASKS = {"migrate": TaskState(scope=Scope.FLEET).succeeded(0.84216, 1)}
 
 
 def answer(path: str, pod: Pod, *, trusted: bool = True) -> Answer:
@@ -567,10 +577,22 @@ def test_startup_is_latched() -> None:
 
 
 def test_startup_tasks_in_their_order() -> None:
-    task = {"status": "unknown", "error": None, "duration_ms": None, "attempt": 0}
-    tasks = dict.fromkeys(("migrate", "warm", "announce"), task)
+    begun = TaskState().running(1)
+    tasks = {
+        "migrate": begun.succeeded(0.84216, 1),
+        "warm": begun.failed("timeout", 60.0, 1).running(2),
+        "announce": TaskState(),
+    }
     here = pod(Lifecycle.STARTING, tasks=tasks)
-    assert list(data("startup", here)["tasks"]) == ["migrate", "warm", "announce"]
+    keys = ("status", "error", "duration_ms", "attempt", "scope")
+    assert [
+        (name, *(task[key] for key in keys))
+        for name, task in data("startup", here)["tasks"].items()
+    ] == [
+        ("migrate", "healthy", None, 842.16, 1, "pod"),
+        ("warm", "warning", "timeout", 60000.0, 2, "pod"),
+        ("announce", "unknown", "not_yet_checked", None, 0, "pod"),
+    ]
     assert data("startup", here, trusted=False)["tasks"] is None
     assert data("startup", pod())["tasks"] == {}
 

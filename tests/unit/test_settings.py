@@ -157,7 +157,16 @@ def test_the_default(name: str, default: object) -> None:
     assert getattr(load(), name.lower()) == default
 
 
-ADDED = {"WORKER_CLASS", "HEALTH_CHECKS", "PROMETHEUS_MULTIPROC_DIR"}
+ADDED = {
+    "WORKER_CLASS",
+    "HEALTH_CHECKS",
+    "PROMETHEUS_MULTIPROC_DIR",
+    "APP_RELEASE",
+    "HEALTH_FLEET_INTERVAL_SECONDS",
+    "READINESS_POLICY",
+    "STARTUP_TASKS",
+    "STARTUP_TASKS_WITHOUT_REDIS",
+}
 
 
 def test_there_are_no_undocumented_variables() -> None:
