@@ -220,7 +220,9 @@ class Settings(BaseSettings):
 
     # -- Redis
     redis_url: SecretStr | None = _var(
-        None, "`redis://`, `rediss://` or `unix://`; wins over the family below"
+        None,
+        "`redis://`, `rediss://` or `unix://`, or `redis+sentinel://one:26379,two:26379/master/0`; "
+        "wins over the family below",
     )
     redis_host: str | None = _var(None, "name or address of the Redis server")
     redis_port: Port = _var(6379, "port of that server")

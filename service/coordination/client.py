@@ -9,6 +9,9 @@ one ``Deadline`` is shared by everything a client is made of:
     the connections          connect and shake hands before it
     the socket               allows each read and write what is left of it
 
+A master behind Sentinels is asked for with each connection, and a cluster is followed to the node
+that has the keys: all of a caller's keys share one hash slot, so one node at a time is enough.
+
 Only the resolver of names keeps its own time: ``getaddrinfo`` cannot be interrupted. A
 thread that hangs in it is left behind by its caller, and stopped by ``Client.abort``
 before it reaches the server.
@@ -18,7 +21,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -40,6 +45,8 @@ STRICT: dict[str, Any] = {
     "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     "driver_info": None,
 }
+
+MAX_REDIRECTS = 2
 
 # What a URL may say. Its time limits and retries are meant for the application's client.
 _ADDRESS = frozenset({"host", "port", "path", "db", "username", "password", "client_name"})
@@ -65,6 +72,15 @@ class Deadline:
             self._at = self._clock() + self._timeout
 
     @contextmanager
+    def one_call(self) -> Iterator[None]:
+        """Give the block the time of one call, unless it belongs to a block that has its own."""
+        if self._fixed:
+            yield
+            return
+        with self.within(self._timeout):
+            yield
+
+    @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
         """Give everything in the block ``seconds`` together."""
         self._at, self._fixed = self._clock() + seconds, True
@@ -72,6 +88,16 @@ class Deadline:
             yield
         finally:
             self._fixed = False
+
+    @contextmanager
+    def share(self, parts: int) -> Iterator[None]:
+        """Give the block an equal part of what is left, and leave the rest for what follows."""
+        at, now = self._at, self._clock()
+        self._at = now + max(0.0, at - now) / parts
+        try:
+            yield
+        finally:
+            self._at = at
 
     def left(self) -> float:
         """Seconds left, 0 when there are none."""
@@ -157,14 +183,95 @@ class BoundedConnection(_Bounded, Connection):
     """Over TCP."""
 
 
+@dataclass
+class Sentinels:
+    """Who knows which server is the master.
+
+    Attributes:
+        service: Name of the master.
+        addresses: Where the Sentinels are; the one that answered last comes first.
+        login: ``username`` and ``password`` for the Sentinels themselves, where they want any.
+    """
+
+    service: str
+    addresses: list[tuple[str, int]]
+    login: dict[str, str] = field(default_factory=dict)
+
+    def master(self, deadline: Deadline) -> tuple[str, int]:
+        """Address of the master, as the first Sentinel says that answers in its part of the time.
+
+        Raises:
+            redis.ConnectionError: None of them knows one.
+        """
+        count = len(self.addresses)
+        for asked, address in enumerate(tuple(self.addresses)):
+            # The master is to have as much time as each of them.
+            with deadline.share(count - asked + 1):
+                found = self._ask(address, deadline)
+            if found is not None:
+                self.addresses.remove(address)
+                self.addresses.insert(0, address)
+                return found
+        raise redis.ConnectionError("no Sentinel knows the master")
+
+    def _ask(self, address: tuple[str, int], deadline: Deadline) -> tuple[str, int] | None:
+        host, port = address
+        connection = BoundedConnection(
+            host=host, port=port, deadline=deadline, **self.login, **STRICT
+        )
+        try:
+            connection.connect()  # type: ignore[no-untyped-call]
+            connection.send_command(  # type: ignore[no-untyped-call]
+                "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service
+            )
+            found = connection.read_response()
+        except (redis.RedisError, OSError):
+            return None
+        finally:
+            connection.disconnect()  # type: ignore[no-untyped-call]
+        return (found[0].decode(), int(found[1])) if found else None
+
+
+class _OfMaster(_Bounded):
+    """Mixin: a connection to whatever server is the master when it is made."""
+
+    def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
+        self.sentinels = sentinels
+        super().__init__(**options)
+
+    def _connect(self) -> DeadlineSocket:
+        self.host, self.port = self.sentinels.master(self.deadline)
+        return super()._connect()
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """As ``Connection.read_response``; a server that is no master any more is left."""
+        try:
+            return super().read_response(*args, **options)
+        except redis.ReadOnlyError:
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise
+
+
+class MasterConnection(_OfMaster, BoundedConnection):
+    """To the master, over TCP."""
+
+
 class BoundedTLSConnection(_Bounded, SSLConnection):
     """Over TLS."""
+
+
+class MasterTLSConnection(_OfMaster, BoundedTLSConnection):
+    """To the master, over TLS; the Sentinels are asked without."""
 
 
 class BoundedUnixConnection(_Bounded, UnixDomainSocketConnection):
     """Over a Unix socket."""
 
 
+_OF_MASTER: dict[type, type] = {
+    Connection: MasterConnection,
+    SSLConnection: MasterTLSConnection,
+}
 _BOUNDED: dict[type, type] = {
     Connection: BoundedConnection,
     SSLConnection: BoundedTLSConnection,
@@ -178,10 +285,24 @@ class _Pool(ConnectionPool):
     def __init__(self, deadline: Deadline, **options: Any) -> None:
         self.deadline = deadline
         super().__init__(deadline=deadline, **options)
+        self._home = dict(self.connection_kwargs)
 
     def get_connection(self, *args: Any, **options: Any) -> Connection:
         self.deadline.begin()
         return super().get_connection(*args, **options)
+
+    def follow(self, host: str, port: int) -> None:
+        """From now on connects to another node of a cluster."""
+        self.disconnect()
+        self.connection_kwargs.update({"host": host or self.connection_kwargs["host"]}, port=port)
+        self.reset()
+
+    def go_home(self) -> None:
+        """Connects where the URL says again: the node of the cluster may be gone."""
+        if self.connection_kwargs != self._home:
+            self.disconnect()
+            self.connection_kwargs = dict(self._home)
+            self.reset()
 
 
 class Client(redis.Redis):
@@ -194,6 +315,20 @@ class Client(redis.Redis):
         super().__init__(connection_pool=pool)
         self.auto_close_connection_pool = True
         self._deadline = pool.deadline
+        self._pool = pool
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """As ``redis.Redis``; a cluster may send the caller on to another node, twice at most."""
+        with self._deadline.one_call():
+            for _ in range(MAX_REDIRECTS):
+                try:
+                    return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+                except redis.exceptions.MovedError as moved:
+                    self._pool.follow(moved.host, moved.port)
+                except (redis.ConnectionError, redis.TimeoutError):
+                    self._pool.go_home()
+                    raise
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """All calls in the block together take at most ``seconds``."""
@@ -209,10 +344,14 @@ class Client(redis.Redis):
 
 
 def connect(url: str, *, timeout: float, clock: Callable[[], float] = time.monotonic) -> Client:
-    """A client for ``redis://``, ``rediss://`` or ``unix://``; nothing is sent or resolved yet.
+    """A client for one server, a cluster, or a master; nothing is sent or resolved yet.
 
     Args:
-        url: Address, user, password and database; for TLS also redis-py's ``ssl_`` options.
+        url: ``redis://``, ``rediss://`` or ``unix://`` with address, user, password and database;
+            for TLS also redis-py's ``ssl_`` options. ``redis+sentinel://`` and
+            ``rediss+sentinel://`` name Sentinels, and the master as the first part of the path:
+            ``redis+sentinel://user:password@one:26379,two:26379/mymaster/0``, with
+            ``sentinel_username`` and ``sentinel_password`` as options.
         timeout: Seconds for one call, connecting included, outside of ``Client.within``.
         clock: Monotonic seconds.
 
@@ -221,16 +360,50 @@ def connect(url: str, *, timeout: float, clock: Callable[[], float] = time.monot
     """
     deadline = Deadline(timeout, clock)
     try:
-        given = parse_url(url)  # type: ignore[no-untyped-call]
+        sentinels, plain_url = _sentinels(url)
+        given = parse_url(plain_url)  # type: ignore[no-untyped-call]
         plain = given.pop("connection_class", Connection)
-        kind = _BOUNDED[plain]
+        kind = (_BOUNDED if sentinels is None else _OF_MASTER)[plain]
         options = {name: given[name] for name in given if _is_kept(name, plain)} | STRICT
+        if sentinels is not None:
+            options["sentinels"] = sentinels
         kind(deadline=deadline, **options)  # the pool would make the first one only for a call
-    except (ValueError, TypeError, redis.RedisError):
+    except (ValueError, TypeError, KeyError, redis.RedisError):
         # Their messages may quote a part of a password, such as what follows a slash in it.
-        raise ValueError("not a usable redis://, rediss:// or unix:// URL") from None
+        raise ValueError(
+            "not a usable redis://, rediss://, unix:// or redis+sentinel:// URL"
+        ) from None
     return Client(_Pool(deadline, connection_class=kind, **options))
 
 
 def _is_kept(option: str, connection: type) -> bool:
     return option in _ADDRESS or (connection is SSLConnection and option.startswith("ssl_"))
+
+
+def _sentinels(url: str) -> tuple[Sentinels | None, str]:
+    """The Sentinels a URL names, and the URL of the first of them as if it were the master.
+
+    Raises:
+        ValueError: The URL names Sentinels, but no master, or not in a way that can be read.
+    """
+    scheme, _, rest = url.partition("+sentinel://")
+    if not rest:
+        return None, url
+    parts = urlsplit(f"{scheme}://{rest}")
+    login, _, hosts = parts.netloc.rpartition("@")
+    service, _, db = parts.path.strip("/").partition("/")
+    if scheme not in ("redis", "rediss") or not service:
+        raise ValueError("no master is named")
+    addresses = [_address(host) for host in hosts.split(",")]
+    query = parse_qs(parts.query)
+    names = {"sentinel_username": "username", "sentinel_password": "password"}
+    own = {names[name]: query[name][0] for name in names if name in query}
+    plain = f"{scheme}://{login}{'@' if login else ''}{hosts.split(',')[0]}/{db}?{parts.query}"
+    return Sentinels(unquote(service), addresses, own), plain
+
+
+def _address(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("a Sentinel without a host")
+    return parts.hostname, parts.port or 26379

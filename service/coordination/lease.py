@@ -31,6 +31,7 @@ TTL = 15.0
 
 # KEYS of a lease: who holds it as ``owner|fence``, and the newest fence.
 # ``previous`` is the owner of an earlier term of the same process, which is over: for free.
+# The fence is forgotten 30 days after the last holder; the clock alone then keeps it rising.
 HOLD = """
 local function hold(lease, fences, owner, previous, ttl_ms)
   local current = redis.call('GET', lease)
@@ -38,6 +39,7 @@ local function hold(lease, fences, owner, previous, ttl_ms)
     local holder, fence = string.match(current, '^(.-)|(%d+)$')
     if holder == owner then
       redis.call('PEXPIRE', lease, ttl_ms)
+      redis.call('EXPIRE', fences, 2592000)
       return fence
     end
     if holder ~= previous then
@@ -47,7 +49,7 @@ local function hold(lease, fences, owner, previous, ttl_ms)
   local now = redis.call('TIME')
   local last = tonumber(redis.call('GET', fences) or '0') or 0
   local fence = string.format('%.0f', math.max(last + 1, now[1] * 1000000 + now[2]))
-  redis.call('SET', fences, fence)
+  redis.call('SET', fences, fence, 'EX', 2592000)
   redis.call('SET', lease, owner .. '|' .. fence, 'PX', ttl_ms)
   return fence
 end
