@@ -79,16 +79,16 @@ LOOK = f"""
 {NOW}
 local now, leases = clock(), {{}}
 local pods = redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1, 'REV', 'WITHSCORES')
-local members = {{}}
+local names, ages = {{}}, {{}}
 for i = 1, #pods, 2 do
-  members[#members + 1] = pods[i]
-  members[#members + 1] = now - pods[i + 1]
-  members[#members + 1] = redis.call('HGET', KEYS[2], pods[i])
+  names[#names + 1] = pods[i]
+  ages[#ages + 1] = now - pods[i + 1]
 end
+local infos = #names > 0 and redis.call('HMGET', KEYS[2], unpack(names)) or {{}}
 for i = 3, #KEYS do
   leases[#leases + 1] = redis.call('GET', KEYS[i])
 end
-return {{members, leases}}
+return {{names, ages, infos, leases}}
 """
 PRUNE = f"""
 {NOW}
@@ -236,10 +236,10 @@ class Fleet:
         """
         reply = self._look([self._pods, self._info, *self._leases], [MAX_LISTED])
         try:
-            members, leases = reply
+            names, ages, infos, leases = reply
             rows = [
                 {**_info(info), "pod": pod.decode(), "age_seconds": age / 1000}
-                for pod, age, info in zip(members[::3], members[1::3], members[2::3], strict=True)
+                for pod, age, info in zip(names, ages, infos, strict=True)
                 if age <= self._keep_ms
             ]
             holders = {
