@@ -718,3 +718,18 @@ def test_every_refusal_has_the_same_exit_status(
     assert end.value.code == EX_CONFIG
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"mingus-health: {name}: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "floor"), [("strict", None), ("floor:1", 1.0), ("floor:50", 50.0), ("floor:99", 99.0)]
+)
+def test_the_readiness_floor(env: Environment, given: str, floor: float | None) -> None:
+    env.setenv("READINESS_POLICY", given)
+    assert load().readiness_floor == floor
+
+
+@pytest.mark.parametrize("given", ["floor", "floor:0", "floor:100", "floor:5.5", "lenient", "50"])
+def test_a_policy_nobody_knows(env: Environment, given: str) -> None:
+    env.setenv("READINESS_POLICY", given)
+    with pytest.raises(SettingsError, match="READINESS_POLICY: must be strict, or floor:"):
+        load()
