@@ -7,6 +7,7 @@ In reading order:
     probes        what can be unhealthy, and how to see it
     monitor       the loop that runs probes and publishes
     startup       work that is done before the pod serves, once
+    coordinator   this pod's part in the fleet: lease, shared results, view
     web           answers from what was published
     worker        the health worker's server, which no client can hold
     hooks         which process is what under gunicorn
@@ -15,6 +16,24 @@ In reading order:
 What an application imports is here and in ``service.pools``.
 """
 
-from service.health import Check, CheckFailed, Probe, Result, StartupTask, Status, Thresholds
+from service.health import (
+    Check,
+    CheckFailed,
+    Probe,
+    Result,
+    Scope,
+    StartupTask,
+    Status,
+    Thresholds,
+)
 
-__all__ = ["Check", "CheckFailed", "Probe", "Result", "StartupTask", "Status", "Thresholds"]
+__all__ = [
+    "Check",
+    "CheckFailed",
+    "Probe",
+    "Result",
+    "Scope",
+    "StartupTask",
+    "Status",
+    "Thresholds",
+]
