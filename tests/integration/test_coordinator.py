@@ -1,0 +1,195 @@
+"""One pod's part in the fleet, driven by hand against a real server."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from service.coordination.client import connect
+from service.coordination.lease import keyspace
+from service.coordinator import MAX_MEMBERS_BYTES, RETRY_LAST, Coordinator, Member, _members
+from service.health import Check, CheckState, ProgressLimits, Scope, Snapshot, Stance, Status
+from service.scoreboard import Scoreboard
+from tests.servers.redis import RedisServer, binary
+from tests.unit.fakes import Clock, after
+
+INTERVAL = 10.0
+KEEP = 3 * INTERVAL
+KEYS = keyspace("mingus:health:", "shop", "test")
+STRIPE = Check("stripe_api", interval=60.0, timeout=5.0, failing_interval=15.0, scope=Scope.FLEET)
+DATABASE = Check("database", critical=True)
+
+Make = Callable[..., "Rig"]
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer(binary("valkey")) as running:
+        yield running
+
+
+class Rig:
+    """A coordinator without its thread."""
+
+    def __init__(self, url: str, clock: Clock, floor: float | None = None) -> None:
+        self.clock = clock
+        self.board = Scoreboard.create(None, slots=2, clock=clock.nanoseconds)
+        self.coordinator = Coordinator(
+            partial(connect, url, timeout=0.25),
+            self.board,
+            (DATABASE, STRIPE),
+            Member(KEYS, {"release": "blue"}, ProgressLimits(), INTERVAL, floor),
+            clock=clock,
+            wall=Clock(1.7e9),
+            chance=lambda: 0.5,
+        )
+
+    def sync(self) -> float:
+        """Seconds until the next round, after one that was due."""
+        return self.coordinator.round(self.clock()) - self.clock()
+
+    def tell(self, *states: CheckState) -> None:
+        self.coordinator.tell(Snapshot({state.check.name: state for state in states}))
+
+    @property
+    def stance(self) -> Stance:
+        return self.coordinator.stance()
+
+
+@pytest.fixture
+def make(server: RedisServer) -> Iterator[Make]:
+    with ExitStack() as stack:
+        clock = Clock()
+
+        def made(**options: float) -> Rig:
+            rig = Rig(server.url, clock, **options)
+            stack.callback(_close, rig)
+            return rig
+
+        yield made
+
+
+def _close(rig: Rig) -> None:
+    connected = rig.coordinator._calls._connected
+    if connected is not None:
+        connected.lane.give_up()
+        connected.client.close()
+
+
+def ran(history: str, clock: Clock) -> CheckState:
+    state = after(STRIPE, history)
+    assert state.run is not None
+    return replace(state, run=replace(state.run, finished=clock()))
+
+
+def test_the_pace(make: Make) -> None:
+    one, two = make(), make()
+    assert one.stance is Stance.FOLLOWER, "until a first word, or the lack of one"
+    assert one.sync() == pytest.approx(INTERVAL / 2)
+    assert two.sync() == pytest.approx(INTERVAL)
+    assert (one.stance, two.stance) == (Stance.HOLDER, Stance.FOLLOWER)
+    two.tell(CheckState.initial(STRIPE))
+    assert two.sync() == pytest.approx(1.0), "while a first result is missing"
+
+
+def test_results_go_from_the_holder_to_the_others(make: Make, server: RedisServer) -> None:
+    one, two = make(), make()
+    one.sync()
+    two.sync()
+    one.clock.advance(1.0)
+    one.tell(ran("ww", one.clock))
+    assert one.coordinator.round(float("inf")) == float("inf"), "published without a sync"
+    two.sync()
+    adopted = two.coordinator.results()["stripe_api"]
+    assert adopted.status is Status.WARNING
+    assert adopted.run is not None
+    assert adopted.run.finished == pytest.approx(one.clock(), abs=20.0)
+    same = two.coordinator.results()
+    two.sync()
+    assert two.coordinator.results() is same
+    version = server.admin.get(f"{KEYS}result:version")
+    one.tell(ran("ww", one.clock))
+    one.sync()
+    assert server.admin.get(f"{KEYS}result:version") == version, "the same run is no news"
+
+
+def test_results_nobody_can_read_are_none(make: Make, server: RedisServer) -> None:
+    rig = make()
+    for body in (b"no JSON", b"{}", b'{"at": 1, "states": "{}"}', b"[]"):
+        server.admin.set(f"{KEYS}result", body)
+        server.admin.set(f"{KEYS}result:version", body)
+        server.admin.set(f"{KEYS}result:at", 1)
+        rig.sync()
+        assert rig.coordinator.results() == {}
+        assert rig.stance is Stance.HOLDER
+
+
+def test_a_check_that_turns_is_told_at_once(make: Make) -> None:
+    one, two = make(floor=50.0), make(floor=50.0)
+    one.sync()
+    two.sync()
+    due = two.clock() + INTERVAL
+    two.clock.advance(1.0)
+    two.tell(after(DATABASE, ".xx"))
+    assert two.coordinator.round(due) > due, "it has synced, and the next one is further off"
+    one.sync()
+    view = one.coordinator.view()
+    assert view is not None
+    assert (view.others, view.elsewhere["database"], view.floor) == (1, 1, 50.0)
+
+
+def test_without_redis_a_pod_is_alone_in_the_end(make: Make, server: RedisServer) -> None:
+    one, two = make(), make()
+    one.sync()
+    two.sync()
+    server.stop()
+    waits = [one.sync() for _ in range(8)]
+    assert waits[0] == pytest.approx(0.5)
+    assert waits == sorted(waits)
+    assert max(waits) <= RETRY_LAST
+    assert one.stance is Stance.HOLDER, "until the grant ends"
+    two.sync()
+    assert two.stance is Stance.FOLLOWER
+    one.clock.advance(0.9 * 1.5 * INTERVAL)
+    assert one.stance is Stance.FOLLOWER
+    one.clock.advance(KEEP)
+    assert (one.stance, two.stance) == (Stance.ALONE, Stance.ALONE)
+    view = one.coordinator.view()
+    assert view is not None
+    assert not view.at(one.clock()).fresh
+    server.start()
+    one.sync()
+    assert one.stance is Stance.HOLDER
+
+
+def test_a_pod_that_starts_without_redis_is_alone_at_once(make: Make, server: RedisServer) -> None:
+    server.stop()
+    rig = make()
+    rig.sync()
+    assert rig.stance is Stance.ALONE
+    assert rig.coordinator.view() is None
+
+
+def test_a_draining_pod_hands_over(make: Make) -> None:
+    one, two = make(), make()
+    one.sync()
+    one.board.drain()
+    one.sync()
+    assert one.stance is Stance.FOLLOWER
+    two.sync()
+    assert two.stance is Stance.HOLDER
+    one.board.drain(on=False)
+    two.coordinator._leave()
+    one.sync()
+    assert one.stance is Stance.HOLDER
+
+
+def test_what_is_shown_of_the_pods_is_bounded() -> None:
+    rows = [{"pod": f"{number:032x}", "host": "x" * 255} for number in range(1000)]
+    text = _members({"this": "me"}, rows)
+    assert len(text) <= MAX_MEMBERS_BYTES
+    assert json.loads(text)["pods"] == rows[: len(json.loads(text)["pods"])]
+    assert json.loads(text)["this"] == "me"
