@@ -22,7 +22,7 @@ from typing import Any
 
 from gunicorn.errors import AppImportError
 
-from service import scoreboard, settings
+from service import response, scoreboard, settings
 from service.health import Phase, Role
 from service.scoreboard import Scoreboard
 from service.worker import become_health_worker
@@ -241,6 +241,8 @@ def post_fork(_server: Any, worker: Any) -> None:
     worker.sockets = mine  # replaced, not changed: the old list is the arbiter's
     if seat.role is Role.HEALTH:
         become_health_worker(worker)
+    else:
+        response.install()
     worker.load_wsgi = functools.partial(_load, worker, seat)
 
 

@@ -73,15 +73,17 @@ class Front:
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
         """Serves one request; see the module."""
-        request = _Request(self, environ)
         endpoint = HOT.get(environ.get("PATH_INFO", ""))
-        if endpoint is None or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return request.serve(self._responsible(environ), start_response)
+        method = environ["REQUEST_METHOD"]
+        if endpoint is None or method not in ("GET", "HEAD"):
+            return _Request(self, environ).serve(self._responsible(environ), start_response)
+        begun = self.clock()
         trusted = endpoint.graded and self._disclosure.trusts(environ)
         status, body = self._answers.answer(endpoint, trusted=trusted)
-        request.finish(status, endpoint.path)
+        self.slot.request_answered()
+        self.count(method, endpoint.path, status[:3], self.clock() - begun)
         start_response(status, [*HEADERS, ("Content-Length", str(len(body)))])
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+        return [] if method == "HEAD" else [body]
 
     def _responsible(self, environ: "WSGIEnvironment") -> "WSGIApplication":
         if self._application is not None and not is_ours(environ.get("PATH_INFO", "")):
