@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from bench.client import Load, balanced, connect, press, press_anew, request
+from bench.client import Load, ask, balanced, connect, press, press_anew, request
 from bench.processes import children, cores, cpu_seconds
 from tests.pod import Pod, eventually, free_port
 
@@ -177,6 +177,12 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
         self._log.close()
+
+    def get(self, path: str) -> bytes:
+        """One question over a connection of its own."""
+        sock = connect(self.port)
+        with sock:
+            return ask(sock, request(path))
 
     @property
     def workers(self) -> list[int]:
