@@ -120,7 +120,7 @@ class Effort:
         quick: Whether to leave out what takes minutes.
     """
 
-    rounds: int = 41
+    rounds: int = 31
     slice: float = 0.15
     quick: bool = False
 

@@ -10,6 +10,7 @@ once and keeps it over a HUP, so it imports nothing of the application.
 """
 
 import functools
+import gc
 import logging
 import os
 import signal
@@ -168,6 +169,9 @@ def when_ready(server: Any) -> None:
         else:
             _preflight()
 
+    # A collector that visits what all workers share would give each of them its own copy of it.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGALRM, lambda *_: in_child() or take(signal.SIGTERM))
     signal.signal(signal.SIGHUP, on_hup)

@@ -42,7 +42,7 @@ def rows(effort: Effort) -> Iterator[Row]:
 
 def _overload(effort: Effort) -> Iterator[Row]:
     """:5004 while four times as many clients as threads hold the web workers."""
-    seconds = 2.0 if effort.quick else 4.0
+    seconds = 1.0 if effort.quick else 4.0
     for route, name in (("/wait", "threads held"), ("/compute", "processors busy too")):
         with ServicePod(APP_MODULE="bench.apps.user:app", LOG_LEVEL="WARNING") as pod:
 
@@ -101,7 +101,7 @@ def _by_p99(name: str, reference: list[Load], ours: list[Load], target: object) 
 
 def _frozen(postgres: Postgres, redis: RedisServer, effort: Effort) -> Iterator[Row]:
     """Readiness while neither the database nor Redis answers, against while both do."""
-    seconds = 1.5 if effort.quick else 3.0
+    seconds = 1.0 if effort.quick else 3.0
     with ServicePod(DATABASE_URL=postgres.url, REDIS_URL=redis.url) as pod:
         pod.wait_for(200, READINESS)
         for port, listener in ((pod.health_port, ":5004"), (pod.port, ":5003")):
@@ -123,7 +123,7 @@ def _frozen(postgres: Postgres, redis: RedisServer, effort: Effort) -> Iterator[
 
 def _checks(postgres: Postgres, redis: RedisServer, effort: Effort) -> Row:
     """Runs that Redis itself has seen, with 400 probes a second and with none."""
-    seconds = 5.0 if effort.quick else 15.0
+    seconds = 4.0 if effort.quick else 12.0
     settings = {
         "WEB_CONCURRENCY": str(MANY_WORKERS),
         "DATABASE_URL": postgres.url,

@@ -17,12 +17,11 @@ FAMILY = "recovery"
 READINESS = "/api/system/health/readiness"
 SEEN, RESPAWNED = at_most(1.0), at_most(1.0)
 INTERVAL, TIMEOUT, THRESHOLD = 2.0, 1.0, 2
-ROUNDS = 7
 
 
 def rows(effort: Effort) -> Iterator[Row]:
     """A dependency that goes down, then a worker that is killed."""
-    del effort  # each round waits for what it waits for
+    rounds = 5 if effort.quick else 9
     with RedisServer(binary("valkey")) as redis:
         settings = {
             "REDIS_URL": redis.url,
@@ -38,16 +37,18 @@ def rows(effort: Effort) -> Iterator[Row]:
                 "hangs": (redis.freeze, redis.thaw),
             }
             for way, (down, up) in ways.items():
-                yield _seen(pod, way, down, up)
+                yield _seen(pod, way, down, up, rounds)
     with ServicePod() as pod:
-        yield _respawned(pod)
+        yield _respawned(pod, rounds)
 
 
-def _seen(pod: ServicePod, way: str, down: Callable[[], None], up: Callable[[], None]) -> Row:
+def _seen(
+    pod: ServicePod, way: str, down: Callable[[], None], up: Callable[[], None], rounds: int
+) -> Row:
     """From the moment a dependency goes down to the first 503 of readiness."""
     bound, taken = INTERVAL * THRESHOLD + TIMEOUT, []
-    for number in range(ROUNDS):
-        pause(INTERVAL * number / ROUNDS)  # any moment of an interval is as likely as another
+    for number in range(rounds):
+        pause(INTERVAL * number / rounds)  # any moment of an interval is as likely as another
         begun = time.monotonic()
         down()
         try:
@@ -66,10 +67,10 @@ def _seen(pod: ServicePod, way: str, down: Callable[[], None], up: Callable[[], 
     )
 
 
-def _respawned(pod: ServicePod) -> Row:
+def _respawned(pod: ServicePod, rounds: int) -> Row:
     """From kill -9 of a web worker to another that serves and has been counted."""
     taken = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         before, victim = _starts(pod), pod.web_pids[0]
         whole = len(pod.web_pids)
         begun = time.monotonic()
