@@ -224,9 +224,7 @@ def press_anew(port: int, payload: bytes, clients: int, seconds: float) -> Load:
 # -- at a given rate
 
 
-def pace(
-    port: int, payload: bytes, *, rate: float, seconds: float, connections: int = 1
-) -> Load:
+def pace(port: int, payload: bytes, *, rate: float, seconds: float, connections: int = 1) -> Load:
     """Asks so often a second over kept connections, and keeps the time of each answer.
 
     A time begins when the question was due: a server that is slow for a while cannot keep

@@ -62,7 +62,7 @@ def owners(ports: Sequence[int], pids: Iterable[int]) -> dict[int, int]:
     for pid in pids:
         for descriptor in (PROC / str(pid) / "fd").iterdir():
             try:
-                target = os.readlink(descriptor)
+                target = str(descriptor.readlink())
             except FileNotFoundError:
                 continue
             if target in inodes:

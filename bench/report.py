@@ -14,7 +14,7 @@ from bench.servers import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from document_blocks import filled  # noqa: E402 - a script beside the others
+from document_blocks import filled
 
 RESULTS = ROOT / "bench" / "results.json"
 DOCUMENT = ROOT / "docs" / "performance.md"

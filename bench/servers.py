@@ -55,8 +55,10 @@ def environment(name: str) -> Path:
     print(f"bench: installing {name}", flush=True)
     commands = (
         [sys.executable, "-m", "venv", "--clear", str(home)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        + ["--require-hashes", "-r", str(pinned)],
+        [
+            *(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *("--require-hashes", "-r", str(pinned)),
+        ],
     )
     for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -154,7 +156,7 @@ class Server:
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - nothing else runs in between
         )
         try:
             eventually(self._listens, f"a server that listens: {self._command[-1]}")
@@ -239,6 +241,7 @@ class Loaded:
         return press_anew(self._port, payload, CLIENTS, seconds)
 
     def __call__(self) -> Turn:
+        """One turn."""
         before = cpu_seconds(self._pids)
         load = self._press(self._seconds)
         return Turn(load.rate, (cpu_seconds(self._pids) - before) / load.requests)

@@ -32,7 +32,7 @@ from service.health import (
     Status,
 )
 from service.health.schedule import first_start, next_start
-from service.health.snapshot import decode, encode
+from service.health.snapshot import Encoder, decode
 from service.probes.errors import mask
 from service.scoreboard import Scoreboard
 
@@ -193,6 +193,7 @@ class Monitor:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._scoreboard = scoreboard
+        self._encode = Encoder()
         self._epoch = epoch
         self._recorder = recorder
         self._clock = clock
@@ -296,7 +297,7 @@ class Monitor:
             log.info("pod serving", seconds=round(now - board.booted, 3))
 
     def _publish(self, now: float) -> None:
-        self._scoreboard.publish(self._epoch, encode(Snapshot(self._states)))
+        self._scoreboard.publish(self._epoch, self._encode(Snapshot(self._states)))
         self._published = now
 
     def _report(self, state: CheckState, run: Run) -> None:

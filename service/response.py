@@ -1,9 +1,8 @@
 """gunicorn's response with less work for each answer; what is sent is the same, byte by byte.
 
-    head and body    go out together where the body's length is known and its first piece is
-                     small: a second send costs as much as all of our own code
-    Date             is written once a second
-    ``Prepared``     headers, which the front has ready as bytes, are not checked again
+Head and body go out together where the body's length is known and its first piece is small: a
+second send costs more than all of our own code. ``Date`` is written once a second. Headers that
+the front has ready as bytes are not checked again.
 """
 
 import time

@@ -285,7 +285,7 @@ class Scoreboard:
     @property
     def draining(self) -> bool:
         """Whether the pod is leaving, by a stop or by an operator's word."""
-        return self.stopping or self._words[H_DRAIN] != 0
+        return (self._words[H_STOPPING] | self._words[H_DRAIN]) != 0
 
     def drain(self, *, on: bool = True) -> None:
         """An operator takes the pod out of traffic, or back; a stop cannot be taken back."""

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from statistics import median
 
 from bench.client import Load, pace, probe, request
@@ -159,5 +159,3 @@ def _checks(postgres: Postgres, redis: RedisServer, effort: Effort) -> Row:
 def _pings(redis: RedisServer) -> int:
     stats = redis.admin.info("commandstats")
     return int(stats.get("cmdstat_ping", {}).get("calls", 0))
-
-

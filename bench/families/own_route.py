@@ -53,9 +53,7 @@ def _rows(worker_class: str, effort: Effort) -> Iterator[Row]:
             )
             servers["exporter"] = stack.enter_context(exporter)
         stack.enter_context(client_core())
-        subjects = {
-            name: Loaded(server, PATH, effort.slice) for name, server in servers.items()
-        }
+        subjects = {name: Loaded(server, PATH, effort.slice) for name, server in servers.items()}
         turns = in_turns(subjects, effort.rounds)
         for subject in subjects.values():
             subject.close()

@@ -44,9 +44,7 @@ PEERS = (
     Peer("python-dockerflow", "bench.apps.dockerflow_lb:app", "/__heartbeat__", "the same, checks"),
     Peer("svcs", "bench.apps.svcs_pings:app", "/health", "svcs pings"),
     Peer("flask-healthz", "bench.apps.flask_healthz_ready:app", "/healthz/ready"),
-    Peer(
-        "django-health-check", "bench.apps.django_health_check:app", "/health/?format=json"
-    ),
+    Peer("django-health-check", "bench.apps.django_health_check:app", "/health/?format=json"),
 )
 QUICK = ("gthread",)
 FULL = ("gthread", "sync")

@@ -11,7 +11,7 @@ from dataclasses import replace
 import structlog
 
 from service.health import Check, Phase, Pod, ProgressLimits, Role, Snapshot
-from service.health.snapshot import decode
+from service.health.snapshot import Decoder
 from service.health.workers import alive
 from service.scoreboard import Scoreboard
 
@@ -47,6 +47,7 @@ class Reader:
         self._limits = limits
         self._blank = Snapshot.blank(checks)
         self._decoded: tuple[int, Snapshot] = (0, self._blank)
+        self._decode = Decoder()
         self._unreadable = 0
         self._witness = scoreboard.slot(0), Phase.FREE, 0, float("-inf")
 
@@ -65,7 +66,7 @@ class Reader:
         if newest is None:
             return self._blank, False
         try:
-            snapshot = decode(newest.body)
+            snapshot = self._decode(newest.body)
         except (ValueError, KeyError, TypeError) as error:
             self._report_unreadable(newest.rank, error)
             return self._blank, False
