@@ -9,7 +9,7 @@ settings.configure(
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     INSTALLED_APPS=["health_check"],
     LOGGING_CONFIG=None,
-    MIDDLEWARE=[],
+    MIDDLEWARE=["django.middleware.common.CommonMiddleware"],  # it sets Content-Length
     ROOT_URLCONF=__name__,
     SECRET_KEY="of-the-bench",
 )

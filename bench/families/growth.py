@@ -129,7 +129,11 @@ def _by_probes(effort: Effort) -> list[list[float]]:
             seconds = 3.0 if effort.quick else 6.0
             before = cpu_seconds(pids)
             load = pace(
-                pod.health_port, request(READINESS), rate=rate, seconds=seconds, connections=16
+                pod.health_port,
+                request(READINESS),
+                rate=rate,
+                seconds=seconds,
+                connections=min(16, 1 + rate // 50),
             )
             share = (cpu_seconds(pids) - before) / load.seconds
             tails = [percentile(load.latencies, percent) * 1e3 for percent in (50, 99)]

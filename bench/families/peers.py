@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from bench.client import LoadError
 from bench.core import Effort, Row, in_turns
 from bench.families.probes import by_cpu, by_rate, pod_under_load
 from bench.servers import Loaded, NotInstalledError, Server, client_core, environment
@@ -72,6 +73,8 @@ def _rows(worker_class: str, effort: Effort) -> Iterator[Row]:
                 subjects[peer.name] = Loaded(stack.enter_context(server), peer.path, effort.slice)
             except NotInstalledError as error:
                 missing[peer.name] = str(error)
+            except (LoadError, OSError) as error:
+                missing[peer.name] = f"does not answer: {error}"
         turns = in_turns(subjects, effort.rounds)
         for subject in subjects.values():
             subject.close()
