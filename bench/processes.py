@@ -1,23 +1,22 @@
-"""What /proc says of processes: processor time, memory, and who holds which connection."""
+"""What the kernel says of processes: processor time, memory, and who holds which connection."""
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+# The last bits of the id of a process's clock, as clock_getcpuclockid(3) makes it.
+CPUCLOCK_SCHED = 2
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Processor time of whole processes, all their living threads together.
+    """Processor time of whole processes, threads that have ended included.
 
-    From the scheduler's own clock (nanoseconds) and not from ``stat`` (ticks of 10 ms).
+    By each process's own clock, in nanoseconds; /proc/PID/stat has ticks of 10 ms.
     """
-    nanoseconds = 0
-    for pid in pids:
-        for task in (PROC / str(pid) / "task").iterdir():
-            nanoseconds += int((task / "schedstat").read_text().split()[0])
-    return nanoseconds / 1e9
+    return sum(time.clock_gettime((~pid << 3) | CPUCLOCK_SCHED) for pid in pids)
 
 
 @dataclass(frozen=True, slots=True)

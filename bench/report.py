@@ -8,7 +8,7 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-from bench.core import Json, Row
+from bench.core import Json, Row, significant
 from bench.processes import cores
 from bench.servers import ROOT
 
@@ -41,10 +41,17 @@ def save(rows: Iterable[Row], curves: Json, before: Json, order: list[str]) -> J
     results = {
         "machine": machine(),
         "rows": merged,
-        "curves": {**before.get("curves", {}), **curves},
+        "curves": {**before.get("curves", {}), **_rounded(curves)},
     }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
+
+
+def _rounded(curves: Json) -> Json:
+    return {
+        name: [[significant(number, 4) for number in point] for point in points]
+        for name, points in curves.items()
+    }
 
 
 def rows_of(results: Json) -> list[Row]:
