@@ -1,11 +1,15 @@
 # make run   start the service on this machine        make check  static gates, seconds
 # make test  the whole suite against real servers     make lock   pin every version with hashes
 # make coverage  how much of the code the suite runs    make image-test  the container image
+# make bench  figures against references, in minutes: BENCH="--quick --check"
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup run check test coverage image-test lock clean
+PEERS := $(wildcard requirements/peers/*.in)
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+
+.PHONY: setup run check test coverage image-test bench lock clean
 setup: .venv/installed
 
 .venv/installed: requirements/dev.txt pyproject.toml
@@ -39,11 +43,18 @@ coverage: setup
 image-test: setup
 	$(BIN)/python scripts/image_test.py
 
+bench: .venv/bench
+	$(BIN)/python -m bench $(BENCH)
+
+.venv/bench: .venv/installed requirements/bench.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bench.txt
+	touch $@
+
 lock: setup
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --extra embedded -o requirements/base.txt pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --extra embedded --group dev -o requirements/dev.txt pyproject.toml
+	$(COMPILE) --extra embedded -o requirements/base.txt pyproject.toml
+	$(COMPILE) --extra embedded --group dev -o requirements/dev.txt pyproject.toml
+	$(COMPILE) --group bench -c requirements/dev.txt -o requirements/bench.txt
+	for peer in $(PEERS:.in=); do $(COMPILE) -c requirements/base.txt -o $$peer.txt $$peer.in; done
 
 clean:
-	rm -rf .venv .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .bench .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

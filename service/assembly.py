@@ -3,18 +3,20 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from service.checks import Probes, definitions, limits, registered
 from service.coordination.client import connect
 from service.health import Check, Probe
 from service.probes.application import ApplicationProbe
 from service.probes.database import DatabaseProbe
-from service.probes.providers import PROVIDERS as PROVIDER_ROWS
-from service.probes.providers import Credentials, ProviderProbe
 from service.probes.redis import Limits, RedisProbe
 from service.probes.resources import Levels, ResourcesProbe
 from service.scoreboard import Scoreboard, process_start
 from service.settings import PROVIDERS, Settings
+
+if TYPE_CHECKING:
+    from service.probes.providers import ProviderProbe
 
 # Of its time limit a probe takes only so much, so that it can say itself what it found until
 # then; the monitor's limit is for the probe that cannot.
@@ -77,7 +79,11 @@ def _redis_probe(settings: Settings, board: Scoreboard, url: str, check: Check) 
     )
 
 
-def _provider_probe(settings: Settings, check: Check) -> ProviderProbe:
+def _provider_probe(settings: Settings, check: Check) -> "ProviderProbe":
+    # Here, because an HTTP client is only paid for by a pod that has a provider to ask.
+    from service.probes.providers import PROVIDERS as PROVIDER_ROWS  # noqa: PLC0415
+    from service.probes.providers import Credentials, ProviderProbe  # noqa: PLC0415
+
     row = PROVIDER_ROWS[check.name]
     if check.name == "supabase_api":
         row = row.at(settings.supabase_health_path)

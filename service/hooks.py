@@ -10,6 +10,7 @@ once and keeps it over a HUP, so it imports nothing of the application.
 """
 
 import functools
+import gc
 import logging
 import os
 import signal
@@ -22,7 +23,7 @@ from typing import Any
 
 from gunicorn.errors import AppImportError
 
-from service import scoreboard, settings
+from service import response, scoreboard, settings
 from service.health import Phase, Role
 from service.scoreboard import Scoreboard
 from service.web_worker import become_web_worker, turn_away
@@ -165,6 +166,9 @@ def when_ready(server: Any) -> None:
             os._exit(0)
         take(signal.SIGTERM)
 
+    # A collector that visits what all workers share would give each of them its own copy of it.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGALRM, lambda *_: in_child() or _leave(server, on_last_call))
     signal.signal(signal.SIGHUP, lambda *_: in_child() or _reload(take))
@@ -258,8 +262,9 @@ def post_fork(server: Any, worker: Any) -> None:
     worker.sockets = mine  # replaced, not changed: the old list is the arbiter's
     if seat.role is Role.HEALTH:
         become_health_worker(worker)
-    elif not server.systemd:  # whose listeners stay open, with their queues, for who comes next
-        become_web_worker(worker)
+    else:
+        response.install()
+        become_web_worker(worker, lasting=server.systemd)
     worker.load_wsgi = functools.partial(_load, worker, seat)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from gunicorn.glogging import Logger
 
-from service.web.front import is_ours
+from service.web.front import HOT, is_ours
 
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -73,5 +73,6 @@ class AccessLog(Logger):
         """Writes one line for a request, but for a health question that was answered 200."""
         if not self.access_log.isEnabledFor(logging.INFO):
             return
-        if not (is_ours(environ.get("PATH_INFO", "")) and str(resp.status).startswith("200")):
+        path = environ.get("PATH_INFO", "")
+        if not (str(resp.status).startswith("200") and (path in HOT or is_ours(path))):
             super().access(resp, req, environ, request_time)

@@ -36,7 +36,7 @@ from service.health import (
     TaskState,
 )
 from service.health.schedule import first_start, next_alone, next_start
-from service.health.snapshot import decode, encode
+from service.health.snapshot import Encoder, decode
 from service.probes.errors import mask
 from service.scoreboard import Scoreboard
 
@@ -279,6 +279,7 @@ class Monitor:
     ) -> None:
         self._scoreboard = scoreboard
         self._fleet: Fleet = fleet or NoFleet()
+        self._encode = Encoder()
         self._epoch = epoch
         self._recorder = recorder
         self.startup = startup
@@ -448,7 +449,7 @@ class Monitor:
 
     def _publish(self, now: float) -> None:
         snapshot = self._everything()
-        self._scoreboard.publish(self._epoch, encode(snapshot))
+        self._scoreboard.publish(self._epoch, self._encode(snapshot))
         self._published = now
         self._fleet.tell(snapshot)
 

@@ -12,20 +12,21 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
-
-from sqlalchemy import Engine, event, make_url
-from sqlalchemy import create_engine as sqlalchemy_engine
+from typing import TYPE_CHECKING, Any
 
 from service import settings
 from service.health import PoolUse
+
+# SQLAlchemy is imported where an engine is made or watched: processes without one ask too.
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 INVALID_WINDOW = 300.0
 
 _watched: "weakref.WeakKeyDictionary[Engine, deque[float]]" = weakref.WeakKeyDictionary()
 
 
-def create_engine(**options: Any) -> Engine:
+def create_engine(**options: Any) -> "Engine":
     """An engine for the application, with the pool the settings ask for, watched.
 
     Args:
@@ -35,6 +36,9 @@ def create_engine(**options: Any) -> Engine:
         SettingsError: ``DATABASE_URL`` is not set, or a setting cannot be used.
         sqlalchemy.exc.ArgumentError: The URL is none.
     """
+    from sqlalchemy import create_engine as sqlalchemy_engine  # noqa: PLC0415 - see the top
+    from sqlalchemy import make_url  # noqa: PLC0415 - see the top
+
     given = settings.load()
     if given.database_url is None:
         raise settings.SettingsError("DATABASE_URL is not set")
@@ -54,8 +58,10 @@ def normalised(url: str) -> str:
     return f"{scheme}{separator}{rest}"
 
 
-def watch(engine: Engine) -> Engine:
+def watch(engine: "Engine") -> "Engine":
     """Counts an engine's pool into the pod's figures from now on, and returns it."""
+    from sqlalchemy import event  # noqa: PLC0415 - see the top
+
     if engine not in _watched:
         thrown_away = _watched[engine] = deque()
         event.listen(engine, "invalidate", lambda *_: thrown_away.append(time.monotonic()))
@@ -79,7 +85,7 @@ def figures(clock: Callable[[], float] = time.monotonic) -> PoolUse | None:
     return PoolUse(**{field.name: total(field.name) for field in fields(PoolUse)})
 
 
-def _use(engine: Engine, thrown_away: deque[float], since: float) -> PoolUse:
+def _use(engine: "Engine", thrown_away: deque[float], since: float) -> PoolUse:
     pool: Any = engine.pool
     if not hasattr(pool, "checkedout") or not hasattr(pool, "size"):
         return PoolUse(None, None, None, None, None, None)  # a pool that keeps no numbers

@@ -84,6 +84,7 @@ BUFFER_WORDS = 8 + BODY_BYTES // WORD
     S_POOL,
 ) = range(15)
 POOL_FIELDS = 6
+WEB = int(Role.WEB)  # an enum's member is slow to look up, and this is every request's way
 NONE = 2**64 - 1  # a figure nobody measured
 
 # Words of a buffer.
@@ -132,6 +133,7 @@ class Scoreboard:
         self._memory = memory
         self._bytes = memoryview(memory)
         self._words = self._bytes.cast("Q")
+        self._stamps = self._words[H_STOPPING : HEADER_WORDS + PUBLISHERS]
         self._clock = clock
         self.slots = self._words[H_SLOTS]
         self._slots_at = HEADER_WORDS + PUBLISHERS
@@ -286,7 +288,7 @@ class Scoreboard:
     @property
     def draining(self) -> bool:
         """Whether the pod is leaving, by a stop or by an operator's word."""
-        return self.stopping or self._words[H_DRAIN] != 0
+        return (self._words[H_STOPPING] | self._words[H_DRAIN]) != 0
 
     def drain(self, *, on: bool = True) -> None:
         """An operator takes the pod out of traffic, or back; a stop cannot be taken back."""
@@ -322,6 +324,14 @@ class Scoreboard:
     def flags(self) -> tuple[int, ...]:
         """The words the lifecycle follows from; they change only when it may have."""
         return tuple(self._words[H_STOPPING : H_SERVING_AT_US + 1])
+
+    @property
+    def version(self) -> bytes:
+        """Differs from what it was when a new publication, or a flag, may change an answer.
+
+        Flags and ranks in one read, with some words between them that hardly ever change.
+        """
+        return self._stamps.tobytes()
 
     @property
     def lifecycle(self) -> Lifecycle:
@@ -478,6 +488,10 @@ class Slot:
         elif not words[S_ALL_OCCUPIED]:
             words[S_ALL_OCCUPIED] = now
 
+    def inhabited_by(self, phase: Phase, pid: int) -> bool:
+        """Whether the slot is still in that phase of that process."""
+        return self._words[S_PHASE] == phase and self._words[S_PID] == pid
+
     def request_started(self) -> None:
         """Counts a request in. Any thread of the worker."""
         words = self._words
@@ -486,12 +500,19 @@ class Slot:
             if words[S_IN_FLIGHT] >= words[S_THREADS]:
                 words[S_ALL_BUSY] = self._clock()
 
+    def request_answered(self) -> None:
+        """Counts a request that was answered at once: in and out again. Any thread."""
+        words = self._words
+        with self._lock:
+            words[S_FINISHED] += words[S_ROLE] == WEB
+            words[S_ALL_BUSY] = words[S_ALL_OCCUPIED] = 0
+
     def request_finished(self) -> None:
         """Counts a request out. Any thread of the worker."""
         words = self._words
         with self._lock:
             words[S_IN_FLIGHT] -= 1
-            words[S_FINISHED] += words[S_ROLE] == Role.WEB
+            words[S_FINISHED] += words[S_ROLE] == WEB
             words[S_ALL_BUSY] = words[S_ALL_OCCUPIED] = 0
 
     @property

@@ -61,8 +61,15 @@ def turn_away(listeners: Iterable[Any]) -> None:
                 listener.sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, given)
 
 
-def become_web_worker(worker: Any) -> None:
-    """Makes a freshly forked worker of a class of gunicorn's one that leaves as it should."""
+def become_web_worker(worker: Any, *, lasting: bool) -> None:
+    """Makes a freshly forked worker of a class of gunicorn's one that leaves as it should.
+
+    Args:
+        worker: Of gunicorn's.
+        lasting: Whether its listeners stay open without the server, with their queues, as those
+            of systemd do for who comes next.
+    """
+    worker.lasting = lasting
     for plain, better in ((ThreadWorker, _Threads), (SyncWorker, _Sync)):
         if type(worker) is plain:
             worker.__class__ = better
@@ -138,7 +145,7 @@ def _serve_queue(worker: Any) -> None:
 
     Closed at once, the port refuses at once; gthread would keep it until its last request ends.
     """
-    if not worker.seat.board.stopping:
+    if worker.lasting or not worker.seat.board.stopping:
         return
     for listener in worker.sockets:
         while select.select([listener], [], [], 0)[0]:

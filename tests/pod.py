@@ -134,6 +134,7 @@ class Pod:
             **settings,
         }
         self._options = options
+        self.python = sys.executable
         self.prefix: list[str] = []
         self._log = directory / "pod.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -144,7 +145,7 @@ class Pod:
         """Starts the service without waiting for anything."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "service", "serve", "--", *self._options],
+                [*self.prefix, self.python, "-m", "service", "serve", "--", *self._options],
                 env=self.environ,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

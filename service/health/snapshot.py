@@ -122,29 +122,75 @@ class Snapshot:
         ) and not any(task.holds_up for task in self.tasks.values())
 
 
+class Encoder:
+    """Snapshots as bytes for the scoreboard: a first line, and one for each state.
+
+    A state that is still the same object has still the same line: what a publication costs
+    does not grow with the checks that have not run.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, tuple[CheckState, bytes]] = {}
+
+    def __call__(self, snapshot: Snapshot) -> bytes:
+        """A snapshot's bytes."""
+        lines = {}
+        for name, state in snapshot.states.items():
+            known = self._lines.get(name)
+            same = known is not None and known[0] is state
+            lines[name] = known if known and same else (state, _line(_state_document(state)))
+        self._lines = lines
+        tasks = {name: _fields(task) for name, task in snapshot.tasks.items()}
+        fleet = _fields(snapshot.fleet) if snapshot.fleet else None
+        head = _line({"checks": len(lines), "tasks": tasks, "fleet": fleet})
+        return b"\n".join([head, *(line for _, line in lines.values())])
+
+
+class Decoder:
+    """The snapshots that an ``Encoder`` was given, without what the scoreboard's flags say.
+
+    Lines that were in the newest snapshot are not read again.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[bytes, CheckState] = {}
+
+    def __call__(self, body: bytes) -> Snapshot:
+        """The snapshot of some bytes.
+
+        Raises:
+            ValueError, KeyError, TypeError: They are not a snapshot of this version.
+        """
+        first, *lines = body.split(b"\n")
+        head = json.loads(first)
+        if head["checks"] != len(lines):
+            raise ValueError(f"{len(lines)} checks where there should be {head['checks']}")
+        known = self._states
+        self._states = {line: known.get(line) or _state(json.loads(line)) for line in lines}
+        states = self._states.values()
+        return Snapshot(
+            {state.check.name: state for state in states},
+            tasks={name: _task(entry) for name, entry in dict(head["tasks"]).items()},
+            fleet=FleetView(**head["fleet"]) if head["fleet"] else None,
+        )
+
+
 def encode(snapshot: Snapshot) -> bytes:
-    """The snapshot as bytes for the scoreboard."""
-    document = {
-        "tasks": {name: _fields(task) for name, task in snapshot.tasks.items()},
-        "states": [_state_document(state) for state in snapshot.states.values()],
-        "fleet": _fields(snapshot.fleet) if snapshot.fleet else None,
-    }
-    return json.dumps(document, separators=(",", ":")).encode()
+    """One snapshot as bytes."""
+    return Encoder()(snapshot)
 
 
 def decode(body: bytes) -> Snapshot:
-    """The snapshot that ``encode`` was given, without what the flags of the scoreboard say.
+    """One snapshot from its bytes.
 
     Raises:
-        ValueError, KeyError, TypeError: The bytes are not a snapshot of this version.
+        ValueError, KeyError, TypeError: They are not a snapshot of this version.
     """
-    document = json.loads(body)
-    states = [_state(entry) for entry in document["states"]]
-    return Snapshot(
-        {state.check.name: state for state in states},
-        tasks={name: _task(entry) for name, entry in dict(document["tasks"]).items()},
-        fleet=FleetView(**document["fleet"]) if document["fleet"] else None,
-    )
+    return Decoder()(body)
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _state_document(state: CheckState) -> dict[str, Any]:

@@ -71,6 +71,16 @@ class WorkerSlot:
         full_since = [at for at in (self.all_busy_since, self.all_occupied_since) if at]
         return any(now - at > limits.stall for at in (self.beat, *full_since))
 
+    def cannot_be_stuck_before(self, limits: "ProgressLimits") -> float:
+        """The earliest moment at which this process in this phase can be stuck.
+
+        It holds whatever the worker does next: later stamps only push the moment on.
+        """
+        if self.phase is Phase.BOOTING:
+            return self.phase_since + limits.boot
+        full_since = [at for at in (self.all_busy_since, self.all_occupied_since) if at]
+        return min([self.beat, *full_since]) + limits.stall
+
 
 @dataclass(frozen=True, slots=True)
 class ProgressLimits:

@@ -21,6 +21,7 @@ from prometheus_client.utils import floatToGoString
 from service.metrics.files import DamagedError
 from service.metrics.formats import Format
 
+EXPONENT_FROM = 1e6  # below it the client prints numbers as Python does
 ZERO = -1  # cell behind all others; its number is 0
 
 Labels = tuple[tuple[str, str], ...]
@@ -186,6 +187,8 @@ def _head(series: Series, form: Format) -> tuple[str, str]:
 
 @lru_cache(maxsize=8192)
 def _end_of_line(value: float) -> str:
+    if 0.0 <= value < EXPONENT_FROM:
+        return f"{value!r}\n"
     return f"{_go_float(value)}\n"
 
 

@@ -15,7 +15,7 @@ once in the log. A process has one writer, as it has one ``ValueClass``.
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 from weakref import WeakSet
@@ -159,6 +159,15 @@ class SlotValue:
 
     def get_exemplar(self) -> None:
         """Exemplars have no place in the files."""
+
+
+def add_together(amounts: Iterable[tuple[SlotValue, float]]) -> None:
+    """Adds to several numbers under one hold of the lock."""
+    with WRITER.lock:
+        if WRITER.moved:
+            WRITER.place_all()
+        for number, amount in amounts:
+            number.cells[number.at] += amount
 
 
 WRITER = Writer()

@@ -33,6 +33,9 @@ _EPOCH_MARK = timestamp(_EPOCH).encode()
 _UPTIME = -86399.97
 _UPTIME_MARK = str(_UPTIME).encode()
 
+# The whole version of liveness.
+ALIVE = {True: b"alive", False: b"stuck"}
+
 Render = Callable[..., Answer]
 
 
@@ -121,6 +124,7 @@ class Answers:
         self.reader = reader
         self._payload = payload
         self._rendered: dict[tuple[str, bool], _Rendered] = {}
+        self._second = -1, b""
 
     def answer(self, endpoint: Endpoint, *, trusted: bool) -> tuple[str, bytes]:
         """HTTP status line and body of an endpoint at this moment. Never raises."""
@@ -132,19 +136,28 @@ class Answers:
 
     def _join(self, endpoint: Endpoint, *, trusted: bool) -> tuple[str, bytes]:
         reader, key = self.reader, (endpoint.path, trusted)
-        version = (reader.alive(),) if endpoint.vital else reader.version
+        version = ALIVE[reader.alive()] if endpoint.vital else reader.version
         rendered = self._rendered.get(key)
         if rendered is None or rendered.version != version or reader.now() > rendered.until:
             rendered = self._rendered[key] = self._render(endpoint, version, trusted=trusted)
-        body = timestamp(reader.wall()).encode().join(rendered.parts)
+        body = self._moment(reader.wall()).join(rendered.parts)
         if rendered.has_uptime:
             body = body.replace(_UPTIME_MARK, str(round(reader.uptime, 2)).encode())
         return rendered.status, body
 
+    def _moment(self, wall: float) -> bytes:
+        """The time of an answer; of one second only the milliseconds are made anew."""
+        second, rest_us = divmod(round(wall * 1_000_000), 1_000_000)
+        known, text = self._second
+        if second != known:
+            text = timestamp(second)[:-4].encode()
+            self._second = second, text
+        return b"%b%03dZ" % (text, rest_us // 1000)
+
     def _render(self, endpoint: Endpoint, version: Version, *, trusted: bool) -> _Rendered:
         pod = self.reader.pod()
         if endpoint.vital:
-            pod = replace(pod, alive=bool(version[0]))
+            pod = replace(pod, alive=version == ALIVE[True])
         blank = replace(pod, at=_EPOCH, uptime=_UPTIME)
         status, body = _finish(self._document(endpoint, blank, trusted=trusted))
         return _Rendered(

@@ -7,6 +7,7 @@ declared proxy speaks for. Whatever is malformed, or comes by a proxy nobody dec
 import hmac
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from service.settings import Network
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:\[\],]+))(?::[0-9]*)?")
 
 _FORWARDING = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
-_FORWARDING_FAMILIES = ("HTTP_X_FORWARDED_", "HTTP_X_ENVOY_")
+_FORWARDED, _ENVOY = "\nHTTP_X_FORWARDED_", "\nHTTP_X_ENVOY_"  # begin a family of names each
 
 
 class Disclosure:
@@ -42,6 +43,8 @@ class Disclosure:
         self._unix = "unix" in proxies
         self._hosts = frozenset(host.lower() for host in hosts)
         self._tokens = tuple(token.encode() for token in tokens)
+        # A probe comes from the same address every time.
+        self._trusts_directly = lru_cache(maxsize=256)(self._judged_directly)
 
     def trusts(self, environ: Mapping[str, Any]) -> bool:
         """Whether the caller of a WSGI request may see internals."""
@@ -51,7 +54,7 @@ class Disclosure:
         peer = environ.get("REMOTE_ADDR", "")
         if _forwarded(environ):
             return self._spoken_for(peer, environ.get("HTTP_X_FORWARDED_FOR", ""))
-        return self._within(peer, self._networks) and self._direct(environ.get("HTTP_HOST", ""))
+        return self._trusts_directly(peer, environ.get("HTTP_HOST", ""))
 
     def _has_token(self, authorization: str) -> bool:
         scheme, _, token = authorization.partition(" ")
@@ -70,6 +73,9 @@ class Disclosure:
                 return self._within(address, self._networks)
         return False
 
+    def _judged_directly(self, peer: str, host: str) -> bool:
+        return self._within(peer, self._networks) and self._direct(host)
+
     def _direct(self, host: str) -> bool:
         """Whether the caller asked for an address: a proxy without headers keeps the name."""
         found = _HOST.fullmatch(host)
@@ -86,11 +92,13 @@ class Disclosure:
 
 
 def _forwarded(environ: Mapping[str, Any]) -> bool:
-    return any(name in environ for name in _FORWARDING) or any(
-        name.startswith(_FORWARDING_FAMILIES) for name in environ
-    )
+    # One search instead of one for each variable; a name has no line break in it.
+    names = "\n".join(["", *environ])
+    named = not environ.keys().isdisjoint(_FORWARDING)
+    return named or _FORWARDED in names or _ENVOY in names
 
 
+@lru_cache(maxsize=1024)
 def _address(text: str) -> Any:
     """The address a text is, one of IPv4 in IPv6 clothes undressed; None if it is none."""
     try:

@@ -10,6 +10,7 @@ A request counts from its first line here to the end of its body, whoever serves
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from service.scoreboard import Slot
@@ -31,8 +32,31 @@ HOT = {
     for path in (endpoint.path, f"{endpoint.path}/")
 }
 
+OUR_BEGINNINGS = ("/health", PREFIX, "/metrics")  # most paths are none of ours: one look tells
+
 # Method, route, HTTP status, seconds.
 Count = Callable[[str, str, str, float], None]
+
+
+class Prepared(list[tuple[str, str]]):
+    """The headers of an answer, for any server; and their bytes, for one that can use them.
+
+    Attributes:
+        length: Of the body.
+        lines: The headers as they are sent, and the empty line after them.
+    """
+
+    __slots__ = ("length", "lines")
+
+    def __init__(self, length: int) -> None:
+        super().__init__((*HEADERS, ("Content-Length", str(length))))
+        self.length = length
+        self.lines = "".join([*(f"{name}: {value}\r\n" for name, value in self), "\r\n"]).encode()
+
+
+@lru_cache(maxsize=1024)
+def _prepared(length: int) -> Prepared:
+    return Prepared(length)
 
 
 class Front:
@@ -73,15 +97,17 @@ class Front:
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
         """Serves one request; see the module."""
-        request = _Request(self, environ)
         endpoint = HOT.get(environ.get("PATH_INFO", ""))
-        if endpoint is None or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return request.serve(self._responsible(environ), start_response)
+        method = environ["REQUEST_METHOD"]
+        if endpoint is None or method not in ("GET", "HEAD"):
+            return _Request(self, environ).serve(self._responsible(environ), start_response)
+        begun = self.clock()
         trusted = endpoint.graded and self._disclosure.trusts(environ)
         status, body = self._answers.answer(endpoint, trusted=trusted)
-        request.finish(status, endpoint.path)
-        start_response(status, [*HEADERS, ("Content-Length", str(len(body)))])
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+        self.slot.request_answered()
+        self.count(method, endpoint.path, status[:3], self.clock() - begun)
+        start_response(status, _prepared(len(body)))
+        return [] if method == "HEAD" else [body]
 
     def _responsible(self, environ: "WSGIEnvironment") -> "WSGIApplication":
         if self._application is not None and not is_ours(environ.get("PATH_INFO", "")):
@@ -98,6 +124,8 @@ class Front:
 
 def is_ours(path: str) -> bool:
     """Whether a path belongs to the route families, whatever else is mounted."""
+    if not path.startswith(OUR_BEGINNINGS):
+        return False
     if path in ("/metrics", "/metrics/"):
         return True
     return any(path == family or path.startswith(f"{family}/") for family in ("/health", PREFIX))

@@ -10,15 +10,15 @@ from dataclasses import replace
 
 import structlog
 
-from service.health import Check, Pod, ProgressLimits, Snapshot
-from service.health.snapshot import decode
+from service.health import Check, Phase, Pod, ProgressLimits, Role, Snapshot
+from service.health.snapshot import Decoder
 from service.health.workers import alive
 from service.scoreboard import Scoreboard
 
 log = structlog.get_logger(__name__)
 
-# What an answer is built from: the publication, the flags, and when either ages.
-Version = tuple[int, ...]
+# Of what an answer is built from: the publication and the flags.
+Version = bytes
 
 
 class Reader:
@@ -47,12 +47,14 @@ class Reader:
         self._limits = limits
         self._blank = Snapshot.blank(checks)
         self._decoded: tuple[int, Snapshot] = (0, self._blank)
+        self._decode = Decoder()
         self._unreadable = 0
+        self._witness = scoreboard.slot(0), Phase.FREE, 0, float("-inf")
 
     @property
     def version(self) -> Version:
         """Changes when a new publication or a new flag may change an answer."""
-        return (self.scoreboard.rank, *self.scoreboard.flags)
+        return self.scoreboard.version
 
     def published(self) -> tuple[Snapshot, bool]:
         """The newest publication as it was published, and whether it could be read."""
@@ -64,7 +66,7 @@ class Reader:
         if newest is None:
             return self._blank, False
         try:
-            snapshot = decode(newest.body)
+            snapshot = self._decode(newest.body)
         except (ValueError, KeyError, TypeError) as error:
             self._report_unreadable(newest.rank, error)
             return self._blank, False
@@ -73,8 +75,10 @@ class Reader:
 
     def alive(self) -> bool:
         """Whether at least one web worker makes progress, from the workers' own stamps."""
-        board = self.scoreboard
-        return alive(board.workers(), board.vacant_since, self.now(), self._limits)
+        slot, phase, pid, until = self._witness
+        if self.now() < until and slot.inhabited_by(phase, pid):
+            return True
+        return self._look_for_life()
 
     @property
     def uptime(self) -> float:
@@ -110,6 +114,15 @@ class Reader:
             uptime=self.uptime,
             in_flight=0,
         )
+
+    def _look_for_life(self) -> bool:
+        board, now, limits = self.scoreboard, self.now(), self._limits
+        workers = list(board.workers())
+        for worker in workers:
+            if worker.role is Role.WEB and not worker.stuck(now, limits):
+                until = worker.cannot_be_stuck_before(limits)
+                self._witness = board.slot(worker.slot), worker.phase, worker.pid, until
+        return alive(workers, board.vacant_since, now, limits)
 
     def _report_unreadable(self, rank: int, error: Exception) -> None:
         if rank != self._unreadable:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from service.health import Lifecycle, Phase, Pod, ProgressLimits, Role
@@ -515,3 +517,28 @@ def test_a_body_is_compact_utf8() -> None:
     _, body = Answers(rig.reader, payload).answer(INDEX, trusted=False)
     assert "Caf\u00e9 \u2615 API is running".encode() in body
     assert b": " not in body.replace(b"API is running", b"")
+
+
+@given(tenths_ms=st.integers(min_value=0, max_value=4 * 10**13))
+def test_the_time_of_an_answer_is_that_of_every_other_timestamp(tenths_ms: int) -> None:
+    wall = tenths_ms / 10_000
+    rig = Rig()
+    rig.wall.now = wall
+    _, body = rig.answers.answer(ALL["/health"], trusted=False)
+    assert json.loads(body)["timestamp"] == timestamp(wall)
+
+
+def test_liveness_looks_at_one_worker_while_that_one_cannot_be_stuck(rig: Rig) -> None:
+    stranger = rig.board.slot(1)
+    assert rig.ask(VITAL)[0] == OK
+    stranger.assign(Role.WEB, generation=0, threads=4)
+    rig.board.free(0)  # the worker that was looked at is gone; the other boots
+    assert rig.ask(VITAL)[0] == OK
+    rig.pass_time(61.0)
+    assert rig.ask(VITAL)[0] == UNAVAILABLE  # stuck in boot
+    rig.board.slot(0).assign(Role.WEB, generation=1, threads=4)
+    assert rig.ask(VITAL)[0] == OK
+    rig.pass_time(59.0)
+    assert rig.ask(VITAL)[0] == OK
+    rig.pass_time(2.0)
+    assert rig.ask(VITAL)[0] == UNAVAILABLE

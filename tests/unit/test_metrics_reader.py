@@ -397,6 +397,126 @@ def test_an_unreadable_file_is_counted(tmp_path, process):
     assert reader.damaged == 1
 
 
+# -- files that are torn or empty, and what happens during the read
+
+
+def whole_entries(path):
+    """Key, value and stamp of each entry that lies in a file as a whole."""
+    data = path.read_bytes()
+    used = struct.unpack_from("i", data)[0] if len(data) >= 8 else 0
+    at, end = 8, min(used, len(data))
+    while at + 4 <= end:
+        size = struct.unpack_from("i", data, at)[0]
+        number = at + 4 + size + (8 - (size + 4) % 8)
+        if number + 16 > end:
+            return
+        yield data[at + 4 : at + 4 + size].decode(), *struct.unpack_from("dd", data, number)
+        at = number + 16
+
+
+def vanilla_of_the_good_parts(directory):
+    """What the client says of the same files, had they ended before what is broken."""
+    with tempfile.TemporaryDirectory() as clean:
+        for path in directory.glob("*.db"):
+            file = MmapedDict(str(Path(clean) / path.name))
+            for entry in whole_entries(path):
+                file.write_value(*entry)
+            file.close()
+        return vanilla(clean)
+
+
+class Restless(MultiprocessReader):
+    """A reader during whose reading something happens: once between listing and opening."""
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.meanwhile = lambda: None
+
+    def _inodes(self):
+        listed = super()._inodes()
+        happens, self.meanwhile = self.meanwhile, lambda: None
+        happens()
+        return listed
+
+
+KINDS = ("counter", "histogram", "summary", "gauge_max", "gauge_livesum", "gauge_all")
+HAPPENINGS = st.sampled_from(("vanish", "empty", "tear", "grow", "appear", "again"))
+
+
+class Restlessness(RuleBasedStateMachine):
+    """As above; files are torn and emptied too, before a read and during it."""
+
+    def __init__(self):
+        super().__init__()
+        self.home = tempfile.TemporaryDirectory()
+        self.directory = Path(self.home.name)
+        self.processes = {name: Process(self.directory, name) for name in ("0", "1", "p77")}
+        self.reader = Restless(self.directory)
+
+    def write(self, who, kind, label, value):
+        """One more number; the file is mapped anew, so it may have been cut before."""
+        one = self.processes[who]
+        metric = kind.replace("gauge_", "level_")
+        sample = {"counter": f"{metric}_total", "histogram": f"{metric}_sum"}.get(kind, metric)
+        try:
+            one.write(kind, metric, sample, {"path": label}, value, 1.0)
+        except (ValueError, OSError, RuntimeError, struct.error):  # the client meets its own tear
+            one.remove(kind)
+        one.stop()
+
+    def happen(self, what, who, kind, size):
+        one = self.processes[who]
+        path = one.path(kind)
+        if what in ("grow", "appear", "again"):
+            if what == "again":
+                one.remove(kind)
+            self.write(who, kind, what, float(size))
+        elif path.exists():
+            if what == "vanish":
+                path.unlink()
+            else:
+                os.truncate(path, 0 if what == "empty" else min(size, path.stat().st_size))
+
+    @rule(
+        who=st.sampled_from(("0", "1", "p77")),
+        kind=st.sampled_from(KINDS),
+        label=WORDS,
+        value=st.integers(0, 10**6).map(float),
+    )
+    def count(self, who, kind, label, value):
+        self.write(who, kind, label, value)
+
+    @rule(
+        what=HAPPENINGS,
+        who=st.sampled_from(("0", "1", "p77")),
+        kind=st.sampled_from(KINDS),
+        size=st.integers(0, 700),
+    )
+    def before_a_read(self, what, who, kind, size):
+        self.happen(what, who, kind, size)
+
+    @rule(
+        what=HAPPENINGS,
+        who=st.sampled_from(("0", "1", "p77")),
+        kind=st.sampled_from(KINDS),
+        size=st.integers(0, 700),
+    )
+    def during_a_read(self, what, who, kind, size):
+        self.reader.meanwhile = lambda: self.happen(what, who, kind, size)
+        self.reader.render(Format.TEXT)
+
+    @invariant()
+    def agrees(self):
+        same_lines(self.reader.render(Format.TEXT), vanilla_of_the_good_parts(self.directory))
+
+    def teardown(self):
+        self.home.cleanup()
+
+
+TestRestlessness = Restlessness.TestCase
+TestRestlessness.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
 # -- what is printed
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.health import Check, CheckState, Lifecycle, Result, Snapshot, Status, TaskState
-from service.health.snapshot import decode, encode
+from service.health import Check, CheckState, Lifecycle, Result, Run, Snapshot, Status, TaskState
+from service.health.snapshot import Decoder, Encoder, decode, encode
 from tests.unit.fakes import LETTERS, after, run
 from tests.unit.strategies import json_values, snapshots
 
@@ -245,15 +245,21 @@ UNREADABLE = (ValueError, KeyError, TypeError)
         b"[]",
         b"7",
         b"{}",
-        b'{"states": []}',
-        b'{"states": [1], "tasks": {}}',
-        b'{"states": [{}], "tasks": {}}',
-        b'{"states": {"a": 1}, "tasks": {}}',
-        b'{"states": null, "tasks": {}}',
-        b'{"states": [], "tasks": [1]}',
-        b'{"states": [], "tasks": null}',
-        b'{"states": [], "tasks": {"migrate": 1}}',
-        b'{"states": [], "tasks": {"migrate": {"status": 1}}}',
+        b'{"states": [], "tasks": {}, "fleet": null}',
+        b'{"checks": 0, "fleet": null}',
+        b'{"checks": 0, "tasks": {}}',
+        b'{"checks": 0, "tasks": [1], "fleet": null}',
+        b'{"checks": 0, "tasks": null, "fleet": null}',
+        b'{"checks": 0, "tasks": {"migrate": 1}, "fleet": null}',
+        b'{"checks": 0, "tasks": {"migrate": {"status": 1}}, "fleet": null}',
+        b'{"checks": 0, "tasks": {}, "fleet": {"a": 1}}',
+        b'{"checks": 1, "tasks": {}, "fleet": null}',
+        b'{"checks": null, "tasks": {}, "fleet": null}',
+        b'{"checks": 0, "tasks": {}, "fleet": null}\n',
+        b'{"checks": 1, "tasks": {}, "fleet": null}\n',
+        b'{"checks": 1, "tasks": {}, "fleet": null}\nnull',
+        b'{"checks": 1, "tasks": {}, "fleet": null}\n{}',
+        b'{"checks": 1, "tasks": {}, "fleet": null}\n{"check": 1}',
     ],
     ids=repr,
 )
@@ -265,8 +271,8 @@ def test_other_bytes_are_refused(body: bytes) -> None:
 @st.composite
 def almost_snapshots(draw: st.DrawFn) -> bytes:
     """A publication of which one value, however deep, is something else."""
-    document = json.loads(encode(draw(snapshots(("database",)))))
-    node = document
+    document = [json.loads(line) for line in encode(draw(snapshots(("database",)))).split(b"\n")]
+    node: Any = document
     while True:
         keys = list(node) if isinstance(node, dict) else range(len(node))
         key = draw(st.sampled_from(keys))
@@ -274,7 +280,7 @@ def almost_snapshots(draw: st.DrawFn) -> bytes:
             break
         node = node[key]
     node[key] = draw(json_values)
-    return json.dumps(document).encode()
+    return b"\n".join(json.dumps(line).encode() for line in document)
 
 
 @few
@@ -282,3 +288,18 @@ def almost_snapshots(draw: st.DrawFn) -> bytes:
 def test_a_publication_of_another_version_raises_nothing_else(body: bytes) -> None:
     with suppress(*UNREADABLE):
         decode(body)
+
+
+# -- only what has changed is written and read again
+
+
+def test_an_encoder_and_a_decoder_remember_what_has_not_changed() -> None:
+    first = Snapshot({name: CheckState.initial(Check(name)) for name in ("database", "redis")})
+    ran = first.states["redis"].observe(Run(Result(), 1.0, 2.0, 0.1))
+    second = Snapshot({**first.states, "redis": ran}, tasks={"seed": {"status": "healthy"}})
+    encoder, decoder = Encoder(), Decoder()
+    seen = [decoder(encoder(snapshot)) for snapshot in (first, second, second, first)]
+    assert [one.states for one in seen] == [each.states for each in (first, second, second, first)]
+    assert seen[1].tasks == second.tasks
+    assert seen[1].states["database"] is seen[0].states["database"]
+    assert encoder(second) == encode(second)

@@ -1,5 +1,6 @@
 """Does the pod make progress? The workers' own stamps decide: section 4.5 of the contract."""
 
+import math
 from typing import Any
 
 import pytest
@@ -138,3 +139,23 @@ def test_load_changes_nothing(slots: list[WorkerSlot], vacant: float, in_flight:
 
     before = alive(slots, vacant, NOW, LIMITS)
     assert alive([loaded(slot) for slot in slots], vacant, NOW, LIMITS) == before
+
+
+MOMENTS = st.floats(min_value=0.0, max_value=200.0)
+
+
+@given(
+    phase=st.sampled_from((Phase.BOOTING, Phase.READY, Phase.STOPPING)),
+    stamps=st.tuples(MOMENTS, MOMENTS, MOMENTS, MOMENTS),
+    later=MOMENTS,
+)
+def test_a_worker_is_not_stuck_before_it_can_be(
+    phase: Phase, stamps: tuple[float, ...], later: float
+) -> None:
+    since, beat, busy, occupied = map(ago, stamps)
+    one = worker(
+        phase=phase, phase_since=since, beat=beat, all_busy_since=busy, all_occupied_since=occupied
+    )
+    until = one.cannot_be_stuck_before(LIMITS)
+    at = NOW + later
+    assert one.stuck(at, LIMITS) == (at > until) or math.isclose(at, until)

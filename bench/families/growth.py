@@ -1,0 +1,142 @@
+"""How cost grows: with workers, checks and probes. No targets; the plots show the shape.
+
+Series are in the family of the metrics, whose files these are.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import cycle
+from statistics import median
+
+from bench.client import pace, request
+from bench.core import Effort, Json, Row, percentile
+from bench.processes import cpu_seconds
+from bench.servers import ServicePod, pause
+from service.health import (
+    Check,
+    CheckState,
+    Phase,
+    ProgressLimits,
+    Result,
+    Role,
+    Run,
+    Snapshot,
+    Status,
+)
+from service.health.snapshot import Decoder, Encoder
+from service.scoreboard import Scoreboard
+from service.settings import CHECKS
+from service.web.answers import ENDPOINTS, Answers
+from service.web.payload import Payload
+from service.web.reader import Reader
+
+FAMILY = "growth"
+READINESS = "/api/system/health/readiness"
+
+
+def rows(effort: Effort) -> Iterator[Row]:
+    """Nothing here has a target."""
+    del effort
+    yield from ()
+
+
+def curves(effort: Effort) -> Json:
+    """Every curve, as lists of points."""
+    return {
+        "workers": [_by_workers(count) for count in (1, 2, 4, 8, 16, 32)],
+        "checks": [_by_checks(count) for count in (4, 10, 40, 100, 400)],
+        "probes": _by_probes(effort),
+    }
+
+
+def _best(work: Callable[[], object], times: int = 300) -> float:
+    """Microseconds of one call: the median of several dozen runs."""
+    found = []
+    for _ in range(31):
+        begun = time.perf_counter()
+        for _ in range(max(1, times // 31)):
+            work()
+        found.append((time.perf_counter() - begun) / max(1, times // 31))
+    return median(found) * 1e6
+
+
+def _state(name: str, at: float, *, critical: bool) -> CheckState:
+    result = Result(Status.HEALTHY, response_time=0.002, details={"table_count": 12})
+    run = Run(result, finished=at, finished_at=time.time(), duration=0.002)
+    return CheckState.initial(Check(name, critical=critical)).observe(run)
+
+
+def _board(workers: int, checks: int) -> tuple[Scoreboard, list[Check]]:
+    board, now = Scoreboard.create(None, slots=workers), time.monotonic()
+    for number in range(workers):
+        slot = board.slot(number)
+        slot.assign(Role.WEB, generation=0, threads=4)
+        slot.occupy()
+        slot.enter(Phase.READY)
+    names = [*CHECKS, *(f"check_{number}" for number in range(checks))][: max(checks, len(CHECKS))]
+    states = {name: _state(name, now, critical=name in CHECKS[:2]) for name in names}
+    board.publish(1, Encoder()(Snapshot(states)))
+    return board, [state.check for state in states.values()]
+
+
+def _by_workers(count: int) -> list[float]:
+    """Microseconds of liveness: as it is asked, and when it has to look at every worker."""
+    board, checks = _board(count, 0)
+    reader = Reader(board, checks, ProgressLimits())
+    anew = _best(reader._look_for_life)
+    reader.alive()
+    return [count, _best(reader.alive), anew]
+
+
+def _by_checks(count: int) -> list[float]:
+    """Microseconds to publish, to read a publication, to render all of it, to answer readiness."""
+    board, checks = _board(2, count)
+    reader = Reader(board, checks, ProgressLimits())
+    body = board.newest()
+    assert body is not None
+    snapshot, encode, decode = Decoder()(body.body), Encoder(), Decoder()
+    name = next(iter(snapshot.states))
+    bodies = []
+    for number in range(1000):  # one check has run between two publications
+        state = replace(snapshot.states[name], failed_runs=number)
+        bodies.append(Snapshot({**snapshot.states, name: state}))
+    fresh, encoded = cycle(bodies), cycle([encode(each) for each in bodies])
+    answers = Answers(reader, Payload("app", "1.0.0", "bench", debug=False))
+    readiness = next(each for each in ENDPOINTS if each.path == READINESS)
+    everything = next(each for each in ENDPOINTS if each.path == "/api/system/health/detailed")
+
+    def render() -> None:
+        answers._rendered.clear()
+        answers.answer(everything, trusted=True)
+
+    return [
+        max(count, len(CHECKS)),
+        _best(lambda: board.publish(1, encode(next(fresh)))),
+        _best(lambda: decode(next(encoded))),
+        _best(render),
+        _best(lambda: answers.answer(readiness, trusted=False), 3000),
+    ]
+
+
+def _by_probes(effort: Effort) -> list[list[float]]:
+    """Of readiness on :5004 at a rate: the pod's processor share, median and p99 in ms."""
+    found = []
+    with ServicePod() as pod:
+        pod.wait_for(200, READINESS)
+        pids = [pod.health_worker, *pod.web_pids]
+        for rate in (1, 10, 100, 400, 1000, 2000, 4000):
+            seconds = 3.0 if effort.quick else 6.0
+            before = cpu_seconds(pids)
+            load = pace(
+                pod.health_port,
+                request(READINESS),
+                rate=rate,
+                seconds=seconds,
+                connections=min(16, 1 + rate // 50),
+            )
+            share = (cpu_seconds(pids) - before) / load.seconds
+            tails = [percentile(load.latencies, percent) * 1e3 for percent in (50, 99)]
+            found.append([rate, load.rate, share * 100, *tails])
+            pause(0.2)
+    return found
