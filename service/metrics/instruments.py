@@ -6,11 +6,12 @@ the same names for its own, and nothing here collides with it.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from prometheus_client import Counter, Histogram
 
 from service.health import Check, Run, Status
-from service.metrics.writer import add_together
+from service.metrics.writer import SlotValue, add_together
 
 METHODS = frozenset(
     ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
@@ -136,12 +137,19 @@ def _both(requests: Counter, request_seconds: Histogram) -> Counting:
     # There is no public way to a metric's numbers; the writer's class stands for them anyway.
     number, total = requests._value, request_seconds._sum  # noqa: SLF001
     buckets = request_seconds._buckets  # noqa: SLF001
+    if not all(isinstance(each, SlotValue) for each in (number, total, *buckets)):
+        return partial(_one_by_one, requests, request_seconds)  # a process that took no slot
 
     def count(seconds: float) -> None:
         bucket = buckets[bisect_left(REQUEST_BUCKETS, seconds)]
         add_together(((number, 1.0), (total, seconds), (bucket, 1.0)))
 
     return count
+
+
+def _one_by_one(requests: Counter, request_seconds: Histogram, seconds: float) -> None:
+    requests.inc()
+    request_seconds.observe(seconds)
 
 
 def _outcome(run: Run) -> str:
