@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from flask import Flask
 
-from service import assembly, checks, pools, startup
+from service import assembly, checks, pools
 from service.coordination.client import connect
 from service.coordination.lease import keyspace
 from service.coordinator import CALL_SECONDS, Coordinator, Member
@@ -23,7 +23,7 @@ from service.embedded import EmbeddedRedis, installed
 from service.health import Check, Phase, Role
 from service.log import configure
 from service.metrics import Instruments, MultiprocessReader, take_slot
-from service.monitor import Monitor
+from service.monitor import Monitor, NoTasks, Startup
 from service.scoreboard import Scoreboard, Slot
 from service.settings import Settings, load_or_exit
 from service.web.answers import Answers
@@ -177,9 +177,18 @@ def _monitor(
         board,
         epoch,
         instruments,
-        startup.build(settings, board),
+        _startup(settings, board),
         fleet=coordinator,
     )
+
+
+def _startup(settings: Settings, board: Scoreboard) -> Startup:
+    if settings.startup_tasks is None:
+        return NoTasks()
+    # Here, because SQLAlchemy is only paid for by a pod that has tasks.
+    from service import startup  # noqa: PLC0415
+
+    return startup.build(settings, board)
 
 
 def _coordinator(

@@ -132,6 +132,20 @@ class Startup(Protocol):
         """Ends it where it is. May be called more than once."""
 
 
+class NoTasks:
+    """There is nothing to do before the pod serves."""
+
+    def states(self) -> Mapping[str, TaskState]:
+        """None."""
+        return {}
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Nothing to do."""
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+
 class Lane:
     """A thread that runs one probe, again and again, until it is given up."""
 
