@@ -221,7 +221,9 @@ class Coordinator:
         if self._failures == 0:
             log.warning("fleet out of reach", reason=mask(reason))
         self._failures += 1
-        ceiling: float = min(RETRY_LAST, RETRY_FIRST * 2.0 ** min(self._failures, 10))
+        # Back within a lease and two syncs, however short these are.
+        last = min(RETRY_LAST, (TTL_INTERVALS + 2) * self.interval)
+        ceiling = min(last, RETRY_FIRST * 2.0 ** min(self._failures, 10))
         return self._clock() + max(RETRY_FIRST, ceiling * self._chance())
 
     # -- what is told
