@@ -1,24 +1,152 @@
 """What a fleet of a thousand pods costs its one Redis server.
 
-Every simulated pod makes its one call per interval with the service's own client code, at the
-rate a fleet of that size would have. The server's processor time is what counts.
+Every simulated pod has a connection of its own and makes the service's own calls at the
+service's own pace, all in this process. The server's processor time is what counts.
 """
 
+import heapq
+import random
+import resource
+import threading
+import time
 from collections.abc import Iterator
-from importlib.util import find_spec
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
-from bench.core import Effort, Row, at_most
+from bench.core import Effort, Row, at_most, milliseconds, percentile
+from service.coordination.client import connect
+from service.coordination.fleet import KEEP, Fleet, Report
+from service.coordination.lease import Term, keyspace
+from service.coordinator import JITTER, LOOK_SECONDS_PER_POD, TTL_INTERVALS
+from tests.servers.redis import RedisServer, binary
 
 FAMILY = "coordination"
 PODS = 1000
-SERVER = at_most(0.05, "5 % of a core")
-NAME = f"one coordination call per pod per interval, {PODS:,} simulated pods: server CPU"
+INTERVAL = 10.0
+SECONDS = 30.0
+CHECKS = ("database", "redis", "system_resources", "application", "stripe_api")
+THREADS = 4
+LOOKS = 20
+chance = random.Random(0).random
 
 
 def rows(effort: Effort) -> Iterator[Row]:
-    """The server's share of a core."""
-    del effort
-    if find_spec("service.coordination.fleet") is None:
-        yield Row.absent(FAMILY, NAME, "service.coordination.fleet is not there yet", SERVER)
-        return
-    yield Row.absent(FAMILY, NAME, "not measured yet: the simulation is to be written", SERVER)
+    """Calls, the server's share of a core, and one look at the whole fleet."""
+    del effort  # the pace is given
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    with RedisServer(binary("valkey")) as server:
+        load = Load([SimulatedPod(server.url, number) for number in range(PODS)])
+        load.run(1.2 * INTERVAL)  # everybody has joined
+        for pod in load.pods:
+            pod.next_look += LOOK_SECONDS_PER_POD * PODS * chance()
+        load.took.clear()
+        used, begun = _cpu(server), time.monotonic()
+        load.run(SECONDS)
+        lasted, used = time.monotonic() - begun, _cpu(server) - used
+        looks = [_look(load.pods[0]) for _ in range(LOOKS)]
+    yield from _rows(load.took, used / lasted, lasted, looks)
+
+
+def _rows(took: list[float], share: float, lasted: float, looks: list[float]) -> Iterator[Row]:
+    calls = len(took) * INTERVAL / lasted / PODS
+    fleet, one = f"{PODS:,} simulated pods", "one a pod and interval"
+    yield Row.of(FAMILY, f"{fleet}: calls", one, f"{calls:.2f}", calls, at_most(1.1, "about one"))
+    yield Row.of(
+        FAMILY,
+        f"{fleet}: processor time of the Redis server",
+        "a core",
+        f"{100 * share:.1f} %",
+        share,
+        at_most(0.05, "5 % of a core"),
+    )
+    yield Row.of(
+        FAMILY,
+        f"{fleet}: a look at the fleet, median",
+        "10 ms",
+        milliseconds(percentile(looks, 50)),
+        percentile(looks, 50) / 0.010,
+        at_most(1),
+    )
+
+
+def _look(pod: "SimulatedPod") -> float:
+    begun = time.monotonic()
+    pod.fleet.look()
+    return time.monotonic() - begun
+
+
+class SimulatedPod:
+    """The calls of one pod."""
+
+    def __init__(self, url: str, number: int) -> None:
+        self.name = f"{number:032x}"
+        keys = keyspace("mingus:health:", "BENCH", "test")
+        self.fleet = Fleet(connect(url, timeout=60), keys, CHECKS, keep=KEEP * INTERVAL)
+        self.term = Term(self.name, TTL_INTERVALS * INTERVAL, time.monotonic)
+        about = {"host": f"shop-{number}", "release": "2025-01-27.1", "lifecycle": "serving"}
+        workers = {"ready": True, "workers_ok": 4, "workers_total": 4, "failing": []}
+        self.next_look = time.monotonic() + INTERVAL * chance()
+        self.report = Report(self.name, {**about, **workers}, frozenset())
+
+    def sync(self) -> None:
+        """One sync, as the coordinator makes it."""
+        bid = self.term.bid()
+        synced = self.fleet.sync(bid, self.report, ttl_ms=self.term.ttl_ms, want=True)
+        self.term.settle(bid, synced.fence)
+
+    def look(self, now: float, pods: int) -> None:
+        """A look at the others, when it is time for one."""
+        if now >= self.next_look:
+            self.next_look = now + max(INTERVAL, LOOK_SECONDS_PER_POD * pods)
+            self.fleet.look()
+
+    def next_sync(self, now: float) -> float:
+        """When the next one is due."""
+        holds = self.term.held(now) is not None
+        pace = INTERVAL / 2 if holds else INTERVAL
+        return now + pace * (1 + JITTER * (2 * chance() - 1))
+
+
+@dataclass
+class Load:
+    """The schedule of all pods, worked off by a few threads."""
+
+    pods: list[SimulatedPod]
+    took: list[float] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    queue: list[tuple[float, int]] = field(default_factory=list)
+
+    def run(self, seconds: float) -> None:
+        """Lets the pods sync for a while."""
+        begun = time.monotonic()
+        if not self.queue:
+            self.queue = [(begun + INTERVAL * chance(), n) for n in range(len(self.pods))]
+            heapq.heapify(self.queue)
+        with ThreadPoolExecutor(THREADS) as threads:
+            for _ in range(THREADS):
+                threads.submit(self._work, begun + seconds)
+
+    def _work(self, end: float) -> None:
+        never = threading.Event()
+        while True:
+            with self.lock:
+                due, number = heapq.heappop(self.queue)
+            if due > end:
+                with self.lock:
+                    heapq.heappush(self.queue, (due, number))
+                return
+            never.wait(max(0.0, due - time.monotonic()))
+            begun = time.monotonic()
+            self.pods[number].sync()
+            now = time.monotonic()
+            self.pods[number].look(now, len(self.pods))
+            with self.lock:
+                self.took.append(now - begun)
+                heapq.heappush(self.queue, (self.pods[number].next_sync(now), number))
+
+
+def _cpu(server: RedisServer) -> float:
+    """CPU seconds the server has used."""
+    used = server.admin.info("cpu")
+    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
