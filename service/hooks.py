@@ -283,6 +283,7 @@ def _load(worker: Any, seat: Seat) -> None:
         _build(worker, seat)
     except Exception as error:
         if seat.board.serving_at is None:
+            _wait_for_turn(worker, seat)
             if isinstance(error, settings.SettingsError):
                 log.debug("worker cannot load", exc_info=True)
                 raise AppImportError(f"mingus-health: {error}") from error
@@ -290,6 +291,18 @@ def _load(worker: Any, seat: Seat) -> None:
         log.exception("worker cannot load, trying again")
         threading.Event().wait(SHORT_LIFE)
         sys.exit(1)
+
+
+def _wait_for_turn(worker: Any, seat: Seat) -> None:
+    """Worker. Lets another say first that it cannot load, and leaves quietly when it has.
+
+    gunicorn, told so a second time while it stops, ends in a traceback and another status.
+    """
+    end = time.monotonic() + SHORT_LIFE * max(0, seat.number - 1)  # the first web worker is 1
+    while time.monotonic() < end:
+        if not worker.alive:
+            sys.exit(0)
+        threading.Event().wait(0.02)
 
 
 def _build(worker: Any, seat: Seat) -> None:
