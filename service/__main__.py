@@ -1,6 +1,7 @@
 """The command line: ``mingus-health``, the same as ``python -m service``."""
 
 import argparse
+import importlib
 import os
 import signal
 import socket
@@ -55,14 +56,54 @@ def main(arguments: list[str] | None = None) -> int:
     )
     preflight.add_argument("--approve", type=int, metavar="PID", help=argparse.SUPPRESS)
     preflight.set_defaults(run=_preflight)
+    _declare_looking(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except SettingsError as error:
-        return _say(str(error), EX_CONFIG)
+        return _say(str(error), getattr(options, "unusable", EX_CONFIG))
     except ScoreboardError as error:
         return _say(str(error), NO_POD)
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return status
+
+
+def _declare_looking(commands: Any) -> None:
+    """The commands that only look, each a module of ``service.cli``."""
+    json = argparse.ArgumentParser(add_help=False)
+    json.add_argument("--json", action="store_true", help="print one JSON document in a line")
+
+    def declare(name: str, help_: str) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = commands.add_parser(name, help=help_, parents=[json])
+        command.set_defaults(run=_later(name), unusable=NO_POD)
+        return command
+
+    declare("status", "show verdicts and checks on one screen")
+    watch = declare("watch", "show the same again and again, until interrupted")
+    watch.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="1")
+    declare("workers", "show what each worker process is doing")
+
+
+def _later(name: str) -> Callable[[argparse.Namespace], int]:
+    """A command that is imported when it is run: an exec probe must not pay for it."""
+
+    def run(options: argparse.Namespace) -> int:
+        return int(importlib.import_module(f"service.cli.{name}").run(options))
+
+    return run
+
+
+def _seconds(text: str) -> float:
+    """A number of seconds that can be waited for."""
+    seconds = float(text)
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise ValueError
+    return seconds
 
 
 def _say(line: str, status: int) -> int:
@@ -144,15 +185,13 @@ def _check(options: argparse.Namespace) -> int:
         given = settings.load()
     except SettingsError as error:
         return _say(str(error), NO_POD)
-    return int(not _passes(given, find(given.directory), Kind(options.kind)))
+    return int(not _passes(given, Kind(options.kind)))
 
 
-def _passes(given: Settings, board: Scoreboard, kind: Kind) -> bool:
-    from service import checks
-    from service.web.reader import Reader
+def _passes(given: Settings, kind: Kind) -> bool:
+    from service.cli.pod import reader
 
-    reader = Reader(board, checks.definitions(given, redis=True), checks.limits(given))
-    pod = reader.pod()
+    pod = reader(given).pod()
     verdicts = {
         Kind.LIVENESS: pod.alive,
         Kind.READINESS: pod.snapshot.ready,

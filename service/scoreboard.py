@@ -538,14 +538,22 @@ class Slot:
         self._words[S_POOLED] = 1
 
     def read(self) -> WorkerSlot:
-        """What the slot says now."""
+        """What the slot says now.
+
+        Raises:
+            ScoreboardError: It says what no worker writes.
+        """
         words = self._words.tolist()
+        try:
+            role, phase = Role(words[S_ROLE]), Phase(words[S_PHASE])
+        except ValueError as error:
+            raise ScoreboardError(f"slot {self.number} is damaged: {error}") from None
         return WorkerSlot(
             slot=self.number,
             pid=words[S_PID],
             process_start=words[S_START],
-            role=Role(words[S_ROLE]),
-            phase=Phase(words[S_PHASE]),
+            role=role,
+            phase=phase,
             generation=words[S_GENERATION],
             phase_since=words[S_PHASE_SINCE] / NANO,
             beat=words[S_BEAT] / NANO,
@@ -599,7 +607,7 @@ def find(directory: Path) -> Scoreboard:
     """
     boards = living(directory)
     if not boards:
-        raise ScoreboardError(f"no running pod in {directory}")
+        raise ScoreboardError(f"no running pod in {directory}{_why_none(directory)}")
     return boards[-1]
 
 
@@ -621,6 +629,21 @@ def sweep(directory: Path) -> None:
             gone = process_start(int(path.suffix[1:])) == 0
         if gone:
             path.unlink(missing_ok=True)
+
+
+def _why_none(directory: Path) -> str:
+    """What stands in the place of a pod that was looked for and not found."""
+    try:
+        os.listdir(directory)  # noqa: PTH208 - a glob does not say what it may not read
+        path = max(_paths(directory), key=lambda path: path.stat().st_mtime, default=None)
+        if path is None:
+            return ""
+        pid, _ = Scoreboard.open(path).master
+    except OSError as error:
+        return f": {error.strerror}"
+    except ScoreboardError as error:
+        return f": {error}"
+    return f": the master of {path.name}, process {pid}, is gone"
 
 
 def _boards(directory: Path) -> Iterator[Scoreboard]:

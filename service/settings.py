@@ -570,6 +570,24 @@ def activated() -> bool:
     return os.environ.get("LISTEN_PID") == str(os.getpid())
 
 
+def source(given: Settings, field: str) -> str | None:
+    """The variable that a field of these settings was read from; None for a default."""
+    if field not in given.model_fields_set:
+        return None
+    files = _from_files()
+    for name in variables(field):
+        if name.lower() in files:
+            return f"{name}_FILE"
+        if any(key.upper() == name and value for key, value in os.environ.items()):
+            return name
+    return None
+
+
+def wants_colour() -> bool:
+    """Whether colours are welcome on a terminal; see https://no-color.org."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def environment() -> dict[str, str]:
     """The environment of a process that only imports the application.
 

@@ -105,7 +105,7 @@ def _longest(states: Iterable[CheckState]) -> float | None:
     return milliseconds(max(durations, default=None))
 
 
-def _summary(state: CheckState) -> Document:
+def summary(state: CheckState) -> Document:
     """The four keys every service object has."""
     return {
         "status": state.status.word,
@@ -175,7 +175,7 @@ class Payload:
         """``/health/detailed``: everything at a glance."""
         snapshot = pod.snapshot
         states = snapshot.states
-        own = {name: _summary(state) for name, state in _registered(snapshot).items()}
+        own = {name: summary(state) for name, state in _registered(snapshot).items()}
         application = states["application"]
         return _judged(
             snapshot.overall,
@@ -184,8 +184,8 @@ class Payload:
                 "response_time_ms": _longest(states.values()),
                 "lifecycle": snapshot.lifecycle.value,
                 "services": {
-                    "database": _summary(states["database"]),
-                    "redis": _summary(states["redis"]),
+                    "database": summary(states["database"]),
+                    "redis": summary(states["redis"]),
                     "external_services": self._providers(snapshot),
                     **own,
                 },
@@ -499,7 +499,7 @@ class Payload:
 
     def _everything(self, pod: Pod, *, trusted: bool) -> Document:
         snapshot, states = pod.snapshot, pod.snapshot.states
-        own = {name: _summary(state) for name, state in _registered(snapshot).items()}
+        own = {name: summary(state) for name, state in _registered(snapshot).items()}
         return {
             "overall_status": snapshot.overall.word,
             "timestamp": timestamp(pod.at),
@@ -519,7 +519,7 @@ class Payload:
 
     def _database(self, state: CheckState) -> Document:
         return {
-            **_summary(state),
+            **summary(state),
             "connection": _connection(state, "connection"),
             "table_count": _part(state, "responsiveness").get("table_count"),
         }
@@ -529,7 +529,7 @@ class Payload:
         server = _details(state).get("server", {})
         info = _part(state, "memory_usage").get("info", {})
         return {
-            **_summary(state),
+            **summary(state),
             "connection": _connection(state, "connectivity"),
             "memory_usage_mb": internal(_in_units_of(MIB, server.get("used_memory_bytes"))),
             "used_memory_human": internal(info.get("used_memory_human")),
@@ -540,7 +540,7 @@ class Payload:
     def _providers(self, snapshot: Snapshot) -> Document:
         return {
             name: {
-                **_summary(state),
+                **summary(state),
                 "response_code": _details(state).get("response_code"),
                 "scope": (state.check.scope if state.run else Scope.POD).value,
             }
@@ -623,8 +623,8 @@ def _checks(snapshot: Snapshot, response_time: str) -> Document:
     """The compact form: four keys a check, the response time under the name given."""
 
     def brief(state: CheckState) -> Document:
-        summary = _summary(state)
-        return {response_time: summary.pop("response_time_ms"), **summary}
+        four = summary(state)
+        return {response_time: four.pop("response_time_ms"), **four}
 
     states = snapshot.states
     return {

@@ -44,7 +44,7 @@ class Reader:
         self.scoreboard = scoreboard
         self.now = clock
         self.wall = wall
-        self._limits = limits
+        self.limits = limits
         self._blank = Snapshot.blank(checks)
         self._decoded: tuple[int, Snapshot] = (0, self._blank)
         self._decode = Decoder()
@@ -116,7 +116,7 @@ class Reader:
         )
 
     def _look_for_life(self) -> bool:
-        board, now, limits = self.scoreboard, self.now(), self._limits
+        board, now, limits = self.scoreboard, self.now(), self.limits
         workers = list(board.workers())
         for worker in workers:
             if worker.role is Role.WEB and not worker.stuck(now, limits):

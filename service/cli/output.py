@@ -1,0 +1,93 @@
+"""How commands print: JSON in one line, or columns that people and ``awk`` can read."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from service.settings import wants_colour
+
+GAP = "  "
+NOTHING = "-"
+
+_COLOURS = {
+    "healthy": 32,
+    "warning": 33,
+    "unknown": 35,
+    "unhealthy": 31,
+    "stuck": 31,
+    "yes": 32,
+    "no": 31,
+}
+_WORDS = re.compile(rf"(?<![\w-])(?:{'|'.join(_COLOURS)})(?![\w-])")
+
+
+def show(options: argparse.Namespace, document: dict[str, Any], text: str) -> None:
+    """Prints a document on standard output, in the form that was asked for."""
+    if options.json:
+        text = json.dumps(document, ensure_ascii=False)
+    elif sys.stdout.isatty() and wants_colour():
+        text = painted(text)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def say(line: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"mingus-health: {line}\n")
+    sys.stderr.flush()
+
+
+def painted(text: str) -> str:
+    """The text with each status in its colour."""
+    return _WORDS.sub(lambda word: f"\x1b[{_COLOURS[word[0]]}m{word[0]}\x1b[0m", text)
+
+
+def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table, each column as wide as its widest cell; numbers to the right."""
+    cells = [list(head), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [_numeric(column[1:]) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        GAP.join(
+            cell.rjust(width) if numeric else cell.ljust(width)
+            for cell, width, numeric in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in cells
+    )
+
+
+def pairs(rows: Iterable[Sequence[object]]) -> str:
+    """Names and what belongs to them, one pair a line."""
+    given = [(str(name), _cell(value)) for name, value in rows]
+    width = max(len(name) for name, _ in given)
+    return "\n".join(f"{name.ljust(width)}{GAP}{value}" for name, value in given)
+
+
+def yes(value: bool | None) -> str:  # noqa: FBT001 - the value itself
+    """A truth in a word."""
+    return NOTHING if value is None else ("no", "yes")[value]
+
+
+def span(seconds: float | None) -> str | None:
+    """A length of time in its two largest units."""
+    if seconds is None:
+        return None
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:  # noqa: PLR2004
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    return f"{days} d {hours_of_day} h" if days else f"{hours} h {minutes} min"
+
+
+def _cell(value: object) -> str:
+    return NOTHING if value is None or value == "" else str(value)
+
+
+def _numeric(cells: Iterable[str]) -> bool:
+    return all(re.fullmatch(r"-|[\d.]+( s| ms)?", cell) for cell in cells)
