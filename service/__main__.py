@@ -87,6 +87,12 @@ def _declare_looking(commands: Any) -> None:
     watch = declare("watch", "show the same again and again, until interrupted")
     watch.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="1")
     declare("workers", "show what each worker process is doing")
+    declare("settings", "show every setting and where it comes from, secrets masked")
+    wait = declare("wait", "wait until the pod is ready")
+    wait.add_argument("--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="60")
+    probe = declare("probe", "ask an address as the kubelet would")
+    probe.add_argument("url", metavar="URL")
+    probe.add_argument("--timeout", type=_seconds, default=1.0, metavar="SECONDS", help="1")
 
 
 def _later(name: str) -> Callable[[argparse.Namespace], int]:

@@ -570,17 +570,24 @@ def activated() -> bool:
     return os.environ.get("LISTEN_PID") == str(os.getpid())
 
 
-def source(given: Settings, field: str) -> str | None:
-    """The variable that a field of these settings was read from; None for a default."""
-    if field not in given.model_fields_set:
-        return None
-    files = _from_files()
-    for name in variables(field):
-        if name.lower() in files:
-            return f"{name}_FILE"
-        if any(key.upper() == name and value for key, value in os.environ.items()):
-            return name
-    return None
+def sources() -> dict[str, str]:
+    """The variable that each field was read from; a field that has its default is not there.
+
+    Raises:
+        SettingsError: A file cannot be read.
+    """
+    files = {name.upper(): f"{name.upper()}_FILE" for name in _from_files()}
+    given = {
+        name.upper(): name
+        for name, value in os.environ.items()
+        if value and not value.startswith("tcp://")  # see _not_of_a_service
+    }
+    found = {**given, **files}
+    return {
+        field: found[names[0]]
+        for field in Settings.model_fields
+        if (names := [name for name in variables(field) if name in found])
+    }
 
 
 def wants_colour() -> bool:
