@@ -9,6 +9,8 @@ from typing import Any
 
 from service.settings import wants_colour
 
+NO_POD = 2
+
 GAP = "  "
 NOTHING = "-"
 
@@ -38,6 +40,15 @@ def say(line: str) -> None:
     """One line on standard error."""
     sys.stderr.write(f"mingus-health: {line}\n")
     sys.stderr.flush()
+
+
+def answer(line: str, status: int) -> int:
+    """One line, on standard error where something is wrong; the exit status."""
+    if status:
+        say(line)
+    else:
+        sys.stdout.write(f"{line}\n")
+    return status
 
 
 def painted(text: str) -> str:

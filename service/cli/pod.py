@@ -1,6 +1,6 @@
 """The running pod as commands see it: through the scoreboard, without HTTP."""
 
-import sys
+import logging
 from typing import Any
 
 import structlog
@@ -12,6 +12,8 @@ from service.settings import Settings
 from service.web.payload import summary
 from service.web.reader import Reader
 
+UNREADABLE = "the newest publication cannot be read"
+
 
 def reader(given: Settings) -> Reader:
     """Eyes on the pod that runs with these settings.
@@ -19,7 +21,9 @@ def reader(given: Settings) -> Reader:
     Raises:
         ScoreboardError: There is none, or none that may be read.
     """
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # What the reader would log, the commands say: see obstacles.
+    quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    structlog.configure(wrapper_class=quiet)
     return Reader(
         find(given.directory), checks.definitions(given, redis=True), checks.limits(given)
     )
@@ -38,6 +42,8 @@ def obstacles(pod: Pod) -> list[str]:
     """Why the pod is not ready, in words; nothing when it is."""
     snapshot = pod.snapshot
     starting = snapshot.lifecycle is Lifecycle.STARTING
+    if not pod.readable:
+        return [UNREADABLE]
     found = [] if snapshot.lifecycle is Lifecycle.SERVING else [snapshot.lifecycle.value]
     found += [
         f"{name} {state.status.word} ({state.code})"

@@ -12,17 +12,24 @@ import queue
 import ssl
 import threading
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from urllib.parse import SplitResult, urljoin, urlsplit
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from urllib.parse import urljoin, urlsplit
 
 from service.cli.output import say, show
 
-USER_AGENT = "kube-probe/1.34"
+HEADERS = (("User-Agent", "kube-probe/1.34"), ("Accept", "*/*"), ("Connection", "close"))
+MOVED = (301, 302, 303, 307, 308)
+INFORMING = {*range(100, 200)} - {101}
+INFORMATIONAL = 5
 BODY_LIMIT = 10 * 1024
 REDIRECTS = 10
 ATTEMPTS = 3
 UNUSABLE = 2
+
+# A result, the status it was found by, and why.
+Answer = tuple[str, int | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +39,14 @@ class Verdict:
     Attributes:
         result: ``success``, ``failure``, or ``unknown`` when the kubelet would not count it.
         status: HTTP status of the last answer, or None.
-        why: What went wrong, or None.
+        why: The status or what went wrong.
         response_time_ms: Time it took.
     """
 
     result: str
     status: int | None
-    why: str | None
+    why: str
     response_time_ms: float
-
-
-class _NoVerdictError(Exception):
-    """The answer began and could not be read."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,9 +60,8 @@ def run(options: argparse.Namespace) -> int:
         say("probe: the URL must be like http://localhost:5004/api/system/health/readiness")
         return UNUSABLE
     verdict = ask(options.url, options.timeout)
-    found = asdict(verdict)
-    why = verdict.why and f": {verdict.why}"
-    show(options, found, f"{verdict.result} in {verdict.response_time_ms:.1f} ms{why or ''}")
+    line = f"{verdict.result} in {verdict.response_time_ms:.1f} ms: {verdict.why}"
+    show(options, asdict(verdict), line)
     return ("success", "failure", "unknown").index(verdict.result)
 
 
@@ -67,82 +69,99 @@ def ask(url: str, timeout: float) -> Verdict:
     """The verdict on one question, whatever the server does."""
     for attempt in range(ATTEMPTS):
         begun = time.monotonic()
-        result, status, why = _bounded(url, timeout)
+        result, status, why = once(url, timeout)
         if result != "unknown" or attempt == ATTEMPTS - 1:
             break
     return Verdict(result, status, why, round((time.monotonic() - begun) * 1000, 2))
 
 
-def _bounded(url: str, timeout: float) -> tuple[str, int | None, str | None]:
+def once(url: str, timeout: float) -> Answer:
+    """One question; the kubelet asks again when nothing can be said."""
     # A thread, because no setting of a socket bounds a name lookup or a server that drips.
-    answers: queue.SimpleQueue[tuple[str, int | None, str | None]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+    begun: list[int] = []
     asker = threading.Thread(
-        target=lambda: answers.put(_one_answer(url, timeout)), name="asker", daemon=True
+        target=lambda: answers.put(_one_answer(url, timeout, begun)), name="asker", daemon=True
     )
     asker.start()
     try:
         return answers.get(timeout=timeout)
     except queue.Empty:
-        return "failure", None, f"no whole answer within {timeout:g} s"
+        late = f"no whole answer within {timeout:g} s"
+        return ("unknown", begun[0], late) if begun else ("failure", None, late)
 
 
-def _one_answer(url: str, timeout: float) -> tuple[str, int | None, str | None]:
+def _one_answer(url: str, timeout: float, begun: list[int]) -> Answer:
     try:
-        status = _status(url, timeout)
-    except _NoVerdictError as error:
-        return "unknown", None, f"the body of the answer breaks off: {error}"
+        status = _status(url, timeout, begun)
     except (OSError, HTTPException, ValueError) as error:
-        return "failure", None, _cause(error)
+        cause = " ".join(str(getattr(error, "strerror", None) or error).split())
+        cause = cause or type(error).__name__
+        return ("unknown", begun[0], cause) if begun else ("failure", None, cause)
     if 200 <= status < 400:  # noqa: PLR2004 - the kubelet's own limits
         return "success", status, f"status {status}"
     return "failure", status, f"status {status}"
 
 
-def _status(url: str, timeout: float) -> int:
-    """The status the kubelet judges by, after redirects."""
+def _status(url: str, timeout: float, begun: list[int]) -> int:
+    """The status the kubelet judges by, which is in ``begun`` before the body is read."""
     host = urlsplit(url).hostname
     for _ in range(REDIRECTS):
-        status, location = _exchange(url, timeout)
-        if status not in (301, 302, 303, 307, 308) or location is None:
-            return status
-        url = urljoin(url, location)
-        if urlsplit(url).hostname != host:
-            return status
+        with closing(_connection(url, timeout)) as connection:
+            response = _head(connection, url)
+            location = response.getheader("Location") if response.status in MOVED else None
+            target = urljoin(url, location) if location else None
+            if target is None or urlsplit(target).hostname != host:
+                begun.append(response.status)
+                _read(response)
+                return response.status
+        url = target
     raise HTTPException(f"stopped after {REDIRECTS} redirects")
 
 
-def _exchange(url: str, timeout: float) -> tuple[int, str | None]:
-    """One request; the status of its answer, and where it sends us."""
+def _head(connection: HTTPConnection, url: str) -> HTTPResponse:
+    """Asks, and reads the answer as far as its body."""
     parts = urlsplit(url)
-    connection = _connection(parts, timeout)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    try:
-        connection.putrequest("GET", target, skip_accept_encoding=True)
-        headers = (("User-Agent", USER_AGENT), ("Accept", "*/*"), ("Connection", "close"))
-        for name, value in headers:
-            connection.putheader(name, value)
-        connection.endheaders()
-        response = connection.getresponse()
-        try:
-            response.read(BODY_LIMIT)
-        except (OSError, HTTPException, ValueError) as error:
-            raise _NoVerdictError(_cause(error)) from error
-        return response.status, response.getheader("Location")
-    finally:
-        connection.close()
+    connection.putrequest("GET", target, skip_accept_encoding=True)
+    for name, value in HEADERS:
+        connection.putheader(name, value)
+    connection.endheaders()
+    response = connection.getresponse()
+    if len({*(response.headers.get_all("Content-Length") or ())}) > 1:
+        raise HTTPException("the answer has two lengths")
+    return response
 
 
-def _connection(parts: SplitResult, timeout: float) -> HTTPConnection:
+def _read(response: HTTPResponse) -> None:
+    body = response.read(BODY_LIMIT)
+    if response.length and len(body) < BODY_LIMIT:
+        raise HTTPException(f"the body breaks off, {response.length} bytes are missing")
+
+
+class _Response(HTTPResponse):
+    """An answer after those that only inform, of which the library skips one kind."""
+
+    def begin(self) -> None:
+        super().begin()
+        for _ in range(INFORMATIONAL):
+            if self.status not in INFORMING:
+                return
+            self.headers = None  # type: ignore[assignment] # or the library takes it as begun
+            super().begin()
+        if self.status in INFORMING:
+            raise HTTPException("too many informational answers")
+
+
+def _connection(url: str, timeout: float) -> HTTPConnection:
+    parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "http":
-        return HTTPConnection(host, parts.port, timeout=timeout)
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return HTTPSConnection(host, parts.port, timeout=timeout, context=context)
-
-
-def _cause(error: Exception) -> str:
-    """An error in one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
+        connection = HTTPConnection(host, parts.port, timeout=timeout)
+    else:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        connection = HTTPSConnection(host, parts.port, timeout=timeout, context=context)
+    connection.response_class = _Response
+    return connection

@@ -127,4 +127,6 @@ class Reader:
     def _report_unreadable(self, rank: int, error: Exception) -> None:
         if rank != self._unreadable:
             self._unreadable = rank
-            log.error("publication unreadable", rank=rank, reason=repr(error))
+            log.error(
+                "publication unreadable", rank=rank, reason=f"{type(error).__name__}: {error}"
+            )

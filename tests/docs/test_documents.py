@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import endpoints_doc
+import operations_doc
 import settings_doc
 from document_blocks import filled
 from health_contract import METRICS, TEXT_FORMAT, violations
@@ -73,7 +74,10 @@ def without_fences(text: str) -> str:
 # --- what is made ---
 
 
-@pytest.mark.parametrize("maker", [settings_doc, endpoints_doc], ids=lambda maker: maker.__name__)
+MAKERS = [settings_doc, endpoints_doc, operations_doc]
+
+
+@pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
 def test_the_made_parts_are_fresh(maker: Any) -> None:
     document = read(maker.DOCUMENT)
     command = f"python scripts/{maker.__name__}.py --write"
@@ -393,7 +397,9 @@ def test_what_the_readme_shows_of_a_session() -> None:
 
 def test_the_readme_has_every_command() -> None:
     shown = {command.split()[0] for command in COMMANDS}
-    assert shown >= {"serve", "check", "drain", "undrain", "maintenance"}
+    parser = command_line.parser()
+    (commands,) = (each.choices for each in parser._actions if isinstance(each.choices, dict))
+    assert shown == {*commands} - {"preflight"}
 
 
 def test_applications_that_are_named_exist() -> None:
