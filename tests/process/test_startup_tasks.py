@@ -332,7 +332,7 @@ def test_with_a_redis_of_its_own_it_says_so(
         ),
         (
             {"REDIS_URL": "redis://:s3cret@[/0"},
-            "REDIS_URL: not a usable redis://, rediss:// or unix:// URL",
+            "REDIS_URL: not a usable redis://, rediss://, unix:// or redis+sentinel:// URL",
         ),
         (
             {"STARTUP_TASKS": "tests.process.releases:missing"},

@@ -74,8 +74,11 @@ class FaultProxy:
             self._fault = fault
             self._changed.notify_all()
         if fault is Fault.REFUSE:
-            for link in list(self._links):
+            links = list(self._links)
+            for link in links:
                 link.reset()
+            for link in links:
+                link.join()
         elif fault is Fault.BLACK_HOLE:
             self._fill_backlog()
         else:
@@ -164,12 +167,16 @@ class _Link:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RD)  # wakes the threads, who then close it
 
+    def join(self) -> None:
+        """Wait for its threads."""
+        self._requests.join()
+
     def close(self) -> None:
         """Break the connection and wait for its threads."""
         for sock in (self._client, self._server):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        self._requests.join()
+        self.join()
 
     def _run(self) -> None:
         replies = threading.Thread(target=self._forward_replies, daemon=True)
