@@ -256,6 +256,7 @@ def _still_settings(
         **{f"HEALTH_{check}_INTERVAL_SECONDS": "7200" for check in checked},
         **{f"HEALTH_{check}_TIMEOUT_SECONDS": "30" for check in limited},
         **{f"{answer}_WARNING_MS": "30000" for answer in slow},
+        "HEALTH_FLEET_INTERVAL_SECONDS": "3600",
         "HEALTH_DETAILS_TOKEN": ",".join(TOKENS),
         "HEALTH_TRUSTED_PROXIES": f"{PROXY}/32",
         "HEALTH_TRUSTED_HOSTS": "health.internal",

@@ -5,6 +5,8 @@ dependency from now on was caused by a request.
 """
 
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.contract.audit import FORMATS, METRICS, PATHS, PREFIX, Audit, services
@@ -19,6 +21,7 @@ CHECKED = ("database", "redis", *KEYS, "system_resources")
 def test_requests_and_scrapes_run_no_check(still: Still) -> None:
     pod = still.pod
     eventually(lambda: has_run(still), "every check has run")
+    eventually(silence(still), "the pod has told its fleet")
     before = traffic(still)
     assert before["statements"] > 0
     assert before["commands"] > 0
@@ -46,6 +49,20 @@ def test_requests_and_scrapes_run_no_check(still: Still) -> None:
 
 def has_run(still: Still) -> bool:
     return all(services(still.pod)[name]["last_check"] for name in CHECKED)
+
+
+def silence(still: Still, seconds: float = 3.0) -> Callable[[], bool]:
+    """Whether nothing has reached a dependency for so long."""
+    last, since = traffic(still), time.monotonic()
+
+    def silent() -> bool:
+        nonlocal last, since
+        now = traffic(still)
+        if now != last:
+            last, since = now, time.monotonic()
+        return time.monotonic() - since >= seconds
+
+    return silent
 
 
 def last_checks(still: Still) -> dict[str, str]:
