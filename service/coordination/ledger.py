@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from psycopg import pq
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
@@ -35,7 +35,10 @@ LOCK_SECONDS = 5.0
 CLAIM_SECONDS = 2.0
 CONNECT_SECONDS = 5
 LOCK_NOT_AVAILABLE = "55P03"
+# Steps of SQLite's machine after which it asks whether to go on: well under a millisecond.
+SQLITE_STEPS = 10_000
 
+R = TypeVar("R")
 Work = Callable[[Connection], object]
 
 COLUMNS = """
@@ -119,8 +122,8 @@ class Cord:
             return
         # A dead connection may say anything here.
         with suppress(Exception):
-            if isinstance(connection, sqlite3.Connection):
-                _withdraw(connection)
+            if isinstance(connection, _SQLiteConnection):
+                connection.withdraw()
             else:
                 _cut(connection.fileno())
 
@@ -129,15 +132,6 @@ def _cut(fd: int) -> None:
     """Ends a connection under a client library that waits for it."""
     with socket.socket(fileno=socket.dup(fd)) as sock:
         sock.shutdown(socket.SHUT_RDWR)
-
-
-def _withdraw(connection: sqlite3.Connection) -> None:
-    """Frees the file, though the task's thread may be anywhere, and may go on later."""
-    connection.interrupt()
-    # Between the rollback and the close each of its statements would be a transaction.
-    connection.execute("PRAGMA query_only = 1")
-    connection.rollback()
-    connection.close()
 
 
 class Ledger:
@@ -468,6 +462,79 @@ class _PostgreSQL:
         return connection.scalar(text("SELECT txid_current()"))
 
 
+class _SQLiteConnection(sqlite3.Connection):
+    """A connection that another thread may end, whatever its own thread is doing.
+
+    One of the two at a time is inside SQLite: the driver reads the error of a statement
+    without a lock, and a process in which it has changed meanwhile crashes.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.guard = threading.RLock()
+        self._ended = False
+        # An interrupt would be lost on a statement that is just about to begin.
+        self.set_progress_handler(lambda: self._ended, SQLITE_STEPS)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Around each call into SQLite."""
+        with self.guard:
+            if self._ended:
+                raise sqlite3.OperationalError("pulled out of the database")
+            yield
+
+    def cursor(self, _factory: object = None) -> sqlite3.Cursor:  # type: ignore[override]
+        return super().cursor(_SQLiteCursor)
+
+    def commit(self) -> None:
+        with self.inside():
+            super().commit()
+
+    def rollback(self) -> None:
+        with self.guard:
+            super().rollback()
+
+    def close(self) -> None:
+        with self.guard:
+            super().close()
+
+    def withdraw(self) -> None:
+        """Frees the file. To close the connection remains to its own thread."""
+        self._ended = True
+        # Whoever is inside for longer rolls back when they come out: all they do fails.
+        if self.guard.acquire(timeout=2 * LOCK_SECONDS):
+            try:
+                super().rollback()
+            finally:
+                self.guard.release()
+
+
+def _inside(method: Callable[..., R]) -> Callable[..., R]:
+    def call(self: "_SQLiteCursor", *args: Any) -> R:
+        with self.connection.inside():
+            return method(self, *args)
+
+    return call
+
+
+class _SQLiteCursor(sqlite3.Cursor):
+    """A cursor of such a connection."""
+
+    connection: _SQLiteConnection
+    execute = _inside(sqlite3.Cursor.execute)
+    executemany = _inside(sqlite3.Cursor.executemany)
+    executescript = _inside(sqlite3.Cursor.executescript)
+    fetchone = _inside(sqlite3.Cursor.fetchone)
+    fetchmany = _inside(sqlite3.Cursor.fetchmany)
+    fetchall = _inside(sqlite3.Cursor.fetchall)
+    __next__ = _inside(sqlite3.Cursor.__next__)
+
+    def close(self) -> None:
+        with self.connection.guard:
+            super().close()
+
+
 class _SQLite:
     """A SQLite file. Whoever writes has all of it, so there is one lock for all tasks.
 
@@ -480,6 +547,7 @@ class _SQLite:
             "timeout": LOCK_SECONDS,
             "check_same_thread": False,
             "isolation_level": None,
+            "factory": _SQLiteConnection,
         }
     }
     defaults: dict[str, Any] = {}  # noqa: RUF012 - a constant

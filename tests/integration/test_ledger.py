@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.pod import ROOT, eventually
 from tests.servers.postgres import Postgres
 
 EFFECT = "CREATE TABLE effect (task text, pid integer)"
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n"
 CONTENDER = Path(__file__).with_name("contender.py")
 
 
@@ -277,14 +279,54 @@ def claimed(book: Ledger) -> Entry | None:
         return None
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_whatever_sqlite_is_doing_it_can_be_pulled_out(one: Ledger) -> None:
+    """Pulled at any moment of a statement's life the process lives on, and the lock is free."""
+    for number in range(300):
+        task, begun, cord = f"task-{number}", threading.Event(), Cord()
+        one.claim(task, 3, always, Cord())
+
+        def hangs(connection: Connection, begun: threading.Event = begun) -> None:
+            begun.set()
+            connection.execute(text(ENDLESS))
+
+        thread, raised = in_thread(partial(one.perform, task, 1, hangs, 600.0, cord))
+        assert begun.wait(60)
+        cord.pull()
+        thread.join(60)
+        assert isinstance(raised[0], DBAPIError)
+
+
+def test_a_task_that_hangs_between_rows_is_pulled_out(one: Ledger, two: Ledger, url: str) -> None:
+    begun, gate, cord = threading.Event(), threading.Event(), Cord()
+
+    def hangs(connection: Connection) -> None:
+        work(connection)
+        rows = connection.execute(text("SELECT 1 UNION ALL SELECT 2"))
+        rows.fetchone()
+        begun.set()
+        gate.wait(60)
+        work(connection)
+
+    claim(one)
+    thread, raised = in_thread(lambda: one.perform("migrate", 1, hangs, 60.0, cord))
+    assert begun.wait(60)
+    cord.pull()
+    one.record("migrate", 1, "timeout", Cord())
+    assert eventually(lambda: claimed(two), "the lock is free").attempt == 2
+    gate.set()
+    thread.join(60)
+    assert isinstance(raised[0], DBAPIError)
+    assert effects(url) == []
+
+
 def test_a_statement_that_hangs_is_pulled_out(url: str, one: Ledger, two: Ledger) -> None:
     cord, begun = Cord(), threading.Event()
-    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n"
 
     def hangs(connection: Connection) -> None:
         work(connection)
         begun.set()
-        connection.execute(text("SELECT pg_sleep(600)" if "postgresql" in url else endless))
+        connection.execute(text("SELECT pg_sleep(600)" if "postgresql" in url else ENDLESS))
 
     claim(one)
     thread, raised = in_thread(lambda: one.perform("migrate", 1, hangs, 600.0, cord))
