@@ -56,7 +56,7 @@ def _overload(effort: Effort) -> Iterator[Row]:
             turns = in_turns({"idle": measure, "loaded": loaded}, 5)
         title = f"probe on :5004 under 4x overload, {name}"
         target = OVERLOADED if route == "/wait" else None
-        yield _by_p99(f"{title}: p99", turns["idle"], turns["loaded"], target)
+        yield by_p99(f"{title}: p99", turns["idle"], turns["loaded"], target)
         latencies = [each for turn in turns["loaded"] for each in turn.latencies]
         failed = sum(sum(turn.statuses.values()) for turn in turns["loaded"])
         quick = sum(each <= LIMIT for each in latencies) - failed
@@ -83,7 +83,8 @@ def occupied(port: int, path: str, clients: int) -> Iterator[None]:
         process.wait()
 
 
-def _by_p99(name: str, reference: list[Load], ours: list[Load], target: object) -> Row:
+def by_p99(name: str, reference: list[Load], ours: list[Load], target: object) -> Row:
+    """The medians of the slowest hundredth of both."""
     tails = [[percentile(turn.latencies, 99) for turn in turns] for turns in (reference, ours)]
     middles = [median(tail) for tail in tails]
     return Row.of(
@@ -115,7 +116,7 @@ def _frozen(postgres: Postgres, redis: RedisServer, effort: Effort) -> Iterator[
 
             turns = in_turns({"healthy": healthy, "frozen": frozen}, 5 if effort.quick else 9)
             title = f"probe on {listener}, database and Redis frozen: p99"
-            yield _by_p99(title, turns["healthy"], turns["frozen"], FROZEN)
+            yield by_p99(title, turns["healthy"], turns["frozen"], FROZEN)
 
 
 # -- how often checks run

@@ -1,4 +1,4 @@
-"""What a fleet of a thousand pods costs its one Redis server.
+"""What a fleet of a thousand pods costs its one Redis server, and what its faults cost the probes.
 
 Every simulated pod has a connection of its own and makes the service's own calls at the
 service's own pace, all in this process. The server's processor time is what counts.
@@ -11,13 +11,17 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from bench.core import Effort, Row, at_most, milliseconds, percentile
+from bench.client import Load, probe
+from bench.core import Effort, Row, at_most, in_turns, milliseconds, percentile
+from bench.families.bounded import READINESS, by_p99
+from bench.servers import ServicePod
 from service.coordination.client import connect
 from service.coordination.fleet import KEEP, Fleet, Report
 from service.coordination.lease import Term, keyspace
 from service.coordinator import JITTER, LOOK_SECONDS_PER_POD, TTL_INTERVALS
+from tests.servers.faults import Fault, FaultProxy
 from tests.servers.redis import RedisServer, binary
 
 FAMILY = "coordination"
@@ -27,16 +31,16 @@ SECONDS = 30.0
 CHECKS = ("database", "redis", "system_resources", "application", "stripe_api")
 THREADS = 4
 LOOKS = 20
+FAULTS = (Fault.FREEZE, Fault.BLACK_HOLE, Fault.DRIP, Fault.REFUSE, Fault.MUTE, Fault.RESET)
 chance = random.Random(0).random
 
 
 def rows(effort: Effort) -> Iterator[Row]:
     """Calls, the server's share of a core, and one look at the whole fleet."""
-    del effort  # the pace is given
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     with RedisServer(binary("valkey")) as server:
-        load = Load([SimulatedPod(server.url, number) for number in range(PODS)])
+        load = Schedule([SimulatedPod(server.url, number) for number in range(PODS)])
         load.run(1.2 * INTERVAL)  # everybody has joined
         for pod in load.pods:
             pod.next_look += LOOK_SECONDS_PER_POD * PODS * chance()
@@ -46,6 +50,7 @@ def rows(effort: Effort) -> Iterator[Row]:
         lasted, used = time.monotonic() - begun, _cpu(server) - used
         looks = [_look(load.pods[0]) for _ in range(LOOKS)]
     yield from _rows(load.took, used / lasted, lasted, looks)
+    yield from _faulty(effort)
 
 
 def _rows(took: list[float], share: float, lasted: float, looks: list[float]) -> Iterator[Row]:
@@ -68,6 +73,37 @@ def _rows(took: list[float], share: float, lasted: float, looks: list[float]) ->
         percentile(looks, 50) / 0.010,
         at_most(1),
     )
+
+
+def _faulty(effort: Effort) -> Iterator[Row]:
+    """Readiness of a pod of the fleet while its Redis fails, against while it does not."""
+    seconds = 1.0 if effort.quick else 2.0
+    with RedisServer(binary("valkey")) as redis, FaultProxy(("127.0.0.1", redis.port)) as line:
+        host, port = line.address
+        settings = {
+            "REDIS_URL": f"redis://{host}:{port}/0",
+            "HEALTH_CRITICAL_CHECKS": "none",
+            "HEALTH_FLEET_INTERVAL_SECONDS": "2",
+        }
+        with ServicePod(**settings) as pod:
+            pod.wait_for(200, READINESS)
+            for fault in FAULTS:
+
+                def asked(now: Fault) -> list[Load]:
+                    line.fault = now
+                    ports = (pod.health_port, pod.port)
+                    return [probe(port, READINESS, rate=300, seconds=seconds) for port in ports]
+
+                subjects = {
+                    "up": lambda: asked(Fault.NONE),
+                    "down": lambda fault=fault: asked(fault),
+                }
+                turns = in_turns(subjects, 5)
+                for number, listener in enumerate((":5004", ":5003")):
+                    up, down = ([each[number] for each in turns[name]] for name in ("up", "down"))
+                    shown = fault.name.lower().replace("_", " ")
+                    title = f"probe on {listener}, the fleet's Redis: {shown}: p99"
+                    yield replace(by_p99(title, up, down, at_most(1.2)), family=FAMILY)
 
 
 def _look(pod: "SimulatedPod") -> float:
@@ -109,7 +145,7 @@ class SimulatedPod:
 
 
 @dataclass
-class Load:
+class Schedule:
     """The schedule of all pods, worked off by a few threads."""
 
     pods: list[SimulatedPod]
