@@ -103,6 +103,20 @@ class Deadline:
         """Seconds left, 0 when there are none."""
         return 0.0 if self._aborted else max(0.0, self._at - self._clock())
 
+    def some_left(self) -> float:
+        """Seconds left.
+
+        Raises:
+            ConnectionAbortedError: The call has been aborted.
+            TimeoutError: There are none.
+        """
+        if self._aborted:
+            raise ConnectionAbortedError("aborted")
+        left = self.left()
+        if not left:
+            raise TimeoutError("deadline passed")
+        return left
+
     def watch(self, sock: socket.socket) -> "DeadlineSocket":
         """Bind a connected socket to this deadline."""
         self._socket = sock
@@ -130,10 +144,7 @@ class DeadlineSocket:
     def _arm(self) -> None:
         if self._socket.gettimeout() == 0:
             return  # the pool peeks at idle connections without blocking
-        left = self._deadline.left()
-        if not left:
-            raise TimeoutError("deadline passed")
-        self._socket.settimeout(left)
+        self._socket.settimeout(self._deadline.some_left())
 
     def recv(self, *args: int) -> bytes:
         """As ``socket.recv``."""
