@@ -185,10 +185,9 @@ class DatabaseProbe:
         return Part.of(code, f"the connection test took {seconds:.3f} s", seconds=seconds)
 
     def _new_driver(self) -> Driver:
-        url = parsed(self._url)
-        in_query = (value for key, value in url.query.items() if "password" in key)
-        self._secrets = (url.password or "", *map(str, in_query))
-        return driver_of(url, self._timeout)
+        address = parsed(self._url)
+        self._secrets = address.secrets
+        return driver_of(address, self._timeout)
 
     def _count_tables(self, held: _Held, limit: Limit) -> Part:
         if held.session is None or self._driver is None:

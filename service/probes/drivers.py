@@ -1,6 +1,6 @@
 """How databases are spoken to; every way raises ``CheckFailed`` and nothing else.
 
-    parsed(url) -> URL -> driver_of(url) -> Driver.open(limit) -> Session.scalar(sql, limit)
+    parsed(url) -> Address -> driver_of(address) -> Driver.open(limit) -> Session.scalar(sql, limit)
 
 No setting of a client library bounds a call to a server that is frozen, so nothing here waits
 inside a library. PostgreSQL is spoken to in libpq's non-blocking calls, and between them a
@@ -11,6 +11,7 @@ import re
 import select
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -18,7 +19,7 @@ from service.health import CheckFailed
 from service.probes.errors import os_error_code
 from service.probes.limit import Aside, Limit
 
-# The first run imports SQLAlchemy and psycopg: importing this module stays cheap.
+# The first run imports psycopg, or SQLAlchemy: importing this module stays cheap.
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
     from sqlalchemy import URL
@@ -73,32 +74,60 @@ class Driver(Protocol):
         """
 
 
-def parsed(url: str) -> "URL":
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a database is, and as whom it is asked.
+
+    Attributes:
+        options: libpq's, of a plain PostgreSQL URL.
+        url: Of any other.
+        secrets: What must not be shown.
+    """
+
+    options: dict[str, str] | None
+    url: "URL | None"
+    secrets: tuple[str, ...]
+
+
+def parsed(url: str) -> Address:
     """A URL as SQLAlchemy reads it.
+
+    Most name PostgreSQL in a way that libpq reads alike. SQLAlchemy would be 15 MB of memory for
+    that, so it is left to the others.
 
     Raises:
         CheckFailed: It cannot be read: ``configuration_invalid``.
     """
+    options = _plain(url)
+    if options is not None:
+        secrets = tuple(value for name, value in options.items() if "password" in name)
+        return Address(options, None, secrets)
     from sqlalchemy import exc, make_url  # noqa: PLC0415 - see the top of the module
 
     try:
-        return make_url(url)
+        found = make_url(url)
     except (exc.ArgumentError, ValueError):
         # Without the exception: its text may hold a piece of the password.
         raise CheckFailed("configuration_invalid", "the URL cannot be parsed") from None
+    in_query = (value for key, value in found.query.items() if "password" in key)
+    return Address(None, found, (found.password or "", *map(str, in_query)))
 
 
-def driver_of(url: "URL", timeout: float) -> Driver:
-    """The way to the database a URL names; its statements take at most ``timeout`` seconds.
+def driver_of(address: Address, timeout: float) -> Driver:
+    """The way to a database; its statements take at most ``timeout`` seconds.
 
     Raises:
         CheckFailed: The driver is not installed, or the URL is not for it.
     """
+    url = address.url
+    if url is None:
+        return _Libpq(address.options or {}, timeout)
     from sqlalchemy import exc  # noqa: PLC0415 - see the top of the module
 
-    kind = _Libpq if url.drivername.partition("+")[0] in ("postgres", "postgresql") else _Dialect
     try:
-        return kind(url, timeout)
+        if url.drivername.partition("+")[0] in ("postgres", "postgresql"):
+            return _Libpq(_libpq_options(url), timeout)
+        return _Dialect(url, timeout)
     except (ImportError, exc.NoSuchModuleError) as error:
         raise _failed("driver_missing", error) from error
     except (exc.ArgumentError, TypeError, ValueError) as error:
@@ -123,14 +152,14 @@ class _Libpq:
     select_one = "SELECT 1"
     table_count: str | None = POSTGRESQL_TABLES
 
-    def __init__(self, url: "URL", timeout: float) -> None:
+    def __init__(self, options: dict[str, Any], timeout: float) -> None:
         import psycopg.conninfo  # noqa: PLC0415 - see the top of the module
 
         self._statement_limit = f"-c statement_timeout={round(1000 * timeout)}"
         self._aside = Aside()
         self._error = psycopg.Error
         self._conninfo = psycopg.conninfo.make_conninfo
-        self._options = _libpq_options(url)
+        self._options = {"fallback_application_name": "mingus-health", **options}
         try:
             self._conninfo("", **self._options)
         except psycopg.Error as error:
@@ -168,14 +197,41 @@ class _Libpq:
         return _LibpqSession(link)
 
 
+# What SQLAlchemy puts together with the rest of a URL, or libpq reads as something else.
+_ADDRESS_OPTIONS = frozenset({"host", "port", "user", "password", "dbname", "ssl"})
+# User and password, host, port, database, and options of which each has a name and a value.
+_PLAIN = re.compile(
+    r"postgres(?:ql)?(?:\+psycopg2?)?://"
+    r"(?:[\w.~%-]+(?::[\w.~%!*$-]*)?@)?[A-Za-z0-9.-]+(?::[0-9]+)?/[\w-]+"
+    r"(?:\?[a-z_]+=[\w.,/~-]+(?:&[a-z_]+=[\w.,/~-]+)*)?",
+    re.ASCII,
+)
+
+
+def _plain(url: str) -> dict[str, str] | None:
+    """What libpq makes of a URL that SQLAlchemy reads the same way; None for any other."""
+    if not _PLAIN.fullmatch(url):
+        return None
+    try:
+        from psycopg import OperationalError, pq  # noqa: PLC0415 - see the top of the module
+    except ImportError:
+        return None
+    _, _, rest = url.partition("://")
+    names = [option.partition("=")[0] for option in rest.partition("?")[2].split("&")]
+    if len(set(names)) < len(names) or not _ADDRESS_OPTIONS.isdisjoint(names):
+        return None
+    try:
+        found = pq.Conninfo.parse(f"postgresql://{rest}".encode())
+        return {each.keyword.decode(): each.val.decode() for each in found if each.val is not None}
+    except (OperationalError, UnicodeDecodeError):
+        return None
+
+
 def _libpq_options(url: "URL") -> dict[str, Any]:
     from psycopg import pq  # noqa: PLC0415 - see the top of the module
 
     ours = url.set(drivername="postgresql+psycopg")
-    options: dict[str, Any] = {
-        "fallback_application_name": "mingus-health",
-        **ours.get_dialect()().create_connect_args(ours)[1],
-    }
+    options = dict(ours.get_dialect()().create_connect_args(ours)[1])
     if url.drivername.partition("+")[2] in ("", "psycopg", "psycopg2"):
         return options
     # The options of asyncpg and others are their own affair.
