@@ -171,10 +171,17 @@ class EmbeddedRedis:
         place = ("--dir", str(self._socket.parent), "--unixsocket", str(self._socket))
         try:
             self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sweep()
             with self._output.open("wb") as output:
                 self._server = spawn([str(self._binary), *_SETTINGS, *place], output)
         except OSError as error:
             self._bury(f"could not be started: {error}")
+
+    def _sweep(self) -> None:
+        """Removes what a server printed whose process was killed; its socket it took along."""
+        for path in self._socket.parent.glob("redis-*.log"):
+            if not path.with_suffix(".sock").exists():
+                path.unlink(missing_ok=True)
 
     def _bury(self, how: str) -> None:
         """Forget a dead server and decide when the next one is due."""

@@ -30,6 +30,8 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
+from service.health import Phase
+
 LINGER_SECONDS = 2.0
 MAX_DISCARD = 65536  # bytes at a time
 
@@ -78,7 +80,7 @@ def become_web_worker(worker: Any, *, lasting: bool) -> None:
 class _Sync(SyncWorker):
     def run(self) -> None:
         super().run()
-        _serve_queue(self)
+        _leave(self)
 
     def handle_quit(self, sig: int, frame: Any) -> None:  # noqa: ARG002 - gunicorn's signature
         """Takes along what it is serving; gunicorn's exception would have it answered 500."""
@@ -95,7 +97,7 @@ class _Threads(ThreadWorker):
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's signature
         super().set_accept_enabled(enabled)
         if not self.alive:
-            _serve_queue(self)
+            _leave(self)
 
     def enqueue_req(self, conn: Any) -> None:
         conn.close = partial(self._close, conn)
@@ -140,11 +142,12 @@ class _Threads(ThreadWorker):
             self._end(self._lingering.popleft()[1])
 
 
-def _serve_queue(worker: Any) -> None:
+def _leave(worker: Any) -> None:
     """Accepts until nobody waits, then closes: of a worker that leaves a serving pod, others do.
 
     Closed at once, the port refuses at once; gthread would keep it until its last request ends.
     """
+    worker.seat.board.slot(worker.seat.number).enter(Phase.STOPPING)
     if worker.lasting or not worker.seat.board.stopping:
         return
     for listener in worker.sockets:

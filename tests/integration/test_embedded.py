@@ -135,7 +135,7 @@ sys.stdin.read()
 """
 
 
-def test_it_dies_with_its_parent_however_that_dies(directory: Path) -> None:
+def test_it_dies_with_its_parent_and_its_successor_tidies_up(directory: Path) -> None:
     command = [sys.executable, "-c", KEEPER, str(directory)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as parent:
@@ -143,6 +143,14 @@ def test_it_dies_with_its_parent_however_that_dies(directory: Path) -> None:
         pid = pid_of(parent.stdout.readline().strip())
         parent.kill()
     wait_until(lambda: gone(pid), "the server has ended")
+    left = list(directory.glob("redis-*"))
+    assert len(left) == 1
+    successor = EmbeddedRedis(directory)
+    try:
+        successor.ensure()
+        assert not left[0].exists()
+    finally:
+        successor.stop()
 
 
 def test_a_server_that_cannot_live_is_started_less_and_less_often(

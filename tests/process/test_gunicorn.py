@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.health import Role
+from service.health import Phase, Role
 from tests.pod import Pod, eventually, free_port
 
 LIVENESS = "/api/system/health/liveness"
@@ -179,10 +179,11 @@ def test_sigterm_drains_before_it_stops(make_pod: Callable[..., Pod]) -> None:
 def test_the_health_worker_outlives_its_siblings(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(APP_MODULE="tests.process.apps:app", HEALTH_DRAIN_SECONDS="0").start()
     with socket.create_connection(("127.0.0.1", pod.port), timeout=30) as slow:
-        slow.sendall(b"GET /slow?seconds=3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        slow.sendall(b"GET /slow?seconds=5 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         eventually(lambda: any(worker.in_flight for worker in pod.workers()), "it is served")
         os.kill(pod.pid, signal.SIGTERM)
         eventually(lambda: pod.status("/health", health=True) == 503, "draining")
+        eventually(lambda: Phase.STOPPING in {each.phase for each in pod.workers()}, "it leaves")
         assert pod.get(LIVENESS, health=True).status == 200
         answer = b""
         while chunk := slow.recv(4096):
