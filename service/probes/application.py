@@ -192,10 +192,13 @@ class ApplicationProbe:
             return "unknown"
         return "up_to_date" if revision == self.expected_migration else "pending"
 
-    def _requests_per_minute(self, now: float) -> int:
-        """Requests finished in the newest ``WINDOW``, or since the probe was made."""
+    def _requests_per_minute(self, now: float) -> int | None:
+        """Requests finished in the newest ``WINDOW``; None where a predecessor saw some of them."""
         self._counts.append((now, self.finished()))
         begin = now - WINDOW
+        first, earlier = self._counts[0]
+        if begin < first and earlier:
+            return None
         while self._counts[1][0] <= begin:
             self._counts.popleft()
         (before, few), (after, more) = self._counts[0], self._counts[1]

@@ -286,13 +286,23 @@ def test_missing_workers_come_before_migrations(pod: PodFiles) -> None:
 def test_requests_per_minute(
     pod: PodFiles, steps: list[tuple[float, int]], per_minute: int
 ) -> None:
-    pod.finished = 1_000_000  # of a monitor that has died since
     probe = pod.probe()
     for seconds, requests in steps:
         pod.pass_time(seconds)
         pod.finished += requests
         counted = probe().details["requests_per_minute"]
     assert counted == per_minute
+
+
+def test_requests_before_a_successor_came_are_not_taken_for_none(pod: PodFiles) -> None:
+    pod.finished = 1_000_000  # seen by a monitor that has died since
+    probe = pod.probe()
+    counted = []
+    for _ in range(14):
+        pod.pass_time(5)
+        pod.finished += 10
+        counted.append(probe().details["requests_per_minute"])
+    assert counted == [None] * 11 + [120] * 3
 
 
 def test_active_connections_are_those_of_web_workers(pod: PodFiles) -> None:
