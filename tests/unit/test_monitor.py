@@ -96,6 +96,7 @@ class Rig:
         self.recorder = Recorder()
         self.probes = probes
         self.startup = Startup()
+        self.elder_threads = set(threading.enumerate())
         self.monitor = Monitor(
             probes,
             self.board,
@@ -160,7 +161,8 @@ class Rig:
     def threads(self) -> list[threading.Thread]:
         """The threads of this monitor's probes."""
         mine = {f"probe-{check.name}" for check in self.probes}
-        return [thread for thread in threading.enumerate() if thread.name in mine]
+        since = set(threading.enumerate()) - self.elder_threads
+        return [thread for thread in since if thread.name in mine]
 
     def lanes(self) -> list[Lane]:
         """The threads this monitor still knows."""
