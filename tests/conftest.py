@@ -1,12 +1,27 @@
 """Fixtures every test may ask for: real servers and a real pod."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.pod import Pod
+
+
+def pytest_configure() -> None:
+    """A suite started in the background ignores SIGINT, and so would whatever it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_comes() -> Iterator[None]:
+    """What a command has configured in this process is over with its test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
