@@ -30,6 +30,7 @@ from service.web.answers import Answers
 from service.web.disclosure import Disclosure
 from service.web.families import EXTENSION, Health, report_errors
 from service.web.front import Front
+from service.web.kubernetes import twins_bp
 from service.web.payload import Payload
 from service.web.reader import Reader
 from service.web.root_health import index_bp, root_health_bp
@@ -253,6 +254,7 @@ def _flask(views: Health, role: Role) -> Flask:
     app.extensions[EXTENSION] = views
     app.register_blueprint(root_health_bp)
     app.register_blueprint(system_health_bp)
+    app.register_blueprint(twins_bp)
     if role is Role.WEB:
         app.register_blueprint(index_bp)
     report_errors(app)

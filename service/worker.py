@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from gunicorn.http import RequestParser, wsgi
 from gunicorn.workers.base import Worker
 
-from service.web.front import HOT
+from service.web.front import hot
 
 HEAD_SECONDS = 2.0
 WRITE_SECONDS = 3.0
@@ -275,7 +275,7 @@ class HealthWorker(Worker):
         request, answer = self._parse(connection, head)
         if request is None:
             self._send(connection, answer=answer, keep=False)
-        elif request.path in HOT and request.method in ("GET", "HEAD"):
+        elif hot(request.method, request.path, request.query, _accept(request)):
             answer, keep = self._respond(connection, request)
             self._send(connection, answer=answer, keep=keep)
         else:
@@ -373,6 +373,10 @@ def become_health_worker(worker: Any) -> None:
     """Makes a freshly forked worker, of whatever class, one that answers health questions."""
     worker.__class__ = HealthWorker
     worker.max_requests = sys.maxsize
+
+
+def _accept(request: Any) -> str:
+    return ",".join(value for name, value in request.headers if name == "ACCEPT")
 
 
 def _has_body(request: Any) -> bool:

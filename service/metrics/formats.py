@@ -27,12 +27,19 @@ class Format(Enum):
 def negotiate(accept: str) -> Format:
     """The form that an ``Accept`` header prefers; TEXT for an empty one."""
     ranges = [_media_range(item) for item in accept.split(",")]
-    return max(Format, key=lambda form: _quality(form, ranges))  # the first of the best
+    return max(Format, key=lambda form: _quality(form.media_type, ranges))  # the first of the best
 
 
-def _quality(form: Format, ranges: list[tuple[str, float]]) -> float:
+def chosen(accept: str, media_type: str, *, over: str) -> bool:
+    """Whether an ``Accept`` header names a form, and does not prefer the usual one to it."""
+    ranges = [_media_range(item) for item in accept.split(",")]
+    named = max((quality for name, quality in ranges if name == media_type), default=0.0)
+    return 0 < named >= _quality(over, ranges)
+
+
+def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
     """How much a form is wanted: by the most specific range that names it, best of equals."""
-    for pattern in (form.media_type, form.media_type.partition("/")[0] + "/*", "*/*"):
+    for pattern in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
         found = [quality for media_range, quality in ranges if media_range == pattern]
         if found:
             return max(found)

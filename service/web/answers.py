@@ -12,16 +12,21 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
 from service.health import Pod
 from service.web.payload import Answer, Document, Payload, timestamp
 from service.web.reader import Reader, Version
+from service.web.twins import TWINS as TWIN_NAMES
+from service.web.twins import Question
 
 log = structlog.get_logger(__name__)
 
 PREFIX = "/api/system/health"
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
 OK = "200 OK"
 UNAVAILABLE = "503 Service Unavailable"
 
@@ -50,6 +55,8 @@ class Endpoint:
         vital: Whether its verdict follows from the workers' stamps and nothing published.
         hot: Whether balancers and the kubelet ask it all the time.
         shaped: Whether it keeps its own shape even when its handler fails.
+        twin: What it asks in the words of Kubernetes; None where it does not.
+        media: The ``Content-Type`` of its usual answer.
     """
 
     path: str
@@ -58,6 +65,8 @@ class Endpoint:
     vital: bool = False
     hot: bool = False
     shaped: bool = False
+    twin: Question | None = None
+    media: str = JSON
 
     @property
     def enveloped(self) -> bool:
@@ -65,7 +74,7 @@ class Endpoint:
         return self.path.startswith(PREFIX)
 
 
-def _system(name: str, render: Render, **more: bool) -> Endpoint:
+def _system(name: str, render: Render, **more: Any) -> Endpoint:
     return Endpoint(f"{PREFIX}/{name}", render, **more)
 
 
@@ -89,6 +98,19 @@ ENDPOINTS = (
     _system("external", Payload.system_external),
     _system("resources", Payload.system_resources, graded=True),
     _system("application", Payload.system_application, graded=True),
+)
+# The probes once more, in the words of Kubernetes.
+TWINS = tuple(
+    Endpoint(
+        f"/{name}",
+        Question(name).as_text,
+        vital=name == "livez",
+        hot=True,
+        shaped=True,
+        twin=Question(name),
+        media=TEXT,
+    )
+    for name in TWIN_NAMES
 )
 # Beyond the documents: the other pods.
 FLEET = _system("fleet", Payload.fleet, graded=True)
@@ -133,6 +155,14 @@ class Answers:
         except Exception:  # the rim of a request: a health answer is never a 500
             log.exception("answer failed", path=endpoint.path)
             return self._without_state(endpoint)
+
+    def asked(self, endpoint: Endpoint, render: Render) -> tuple[str, bytes]:
+        """An answer of another form, which the request has chosen. Never raises."""
+        try:
+            return _finish(render(self._payload, self.reader.pod(), trusted=False))
+        except Exception:  # the rim of a request, as above
+            log.exception("answer failed", path=endpoint.path)
+            return self._without_state(replace(endpoint, render=render, shaped=True))
 
     def _join(self, endpoint: Endpoint, *, trusted: bool) -> tuple[str, bytes]:
         reader, key = self.reader, (endpoint.path, trusted)
@@ -182,7 +212,8 @@ def _until(pod: Pod) -> float:
 
 
 def _finish(answer: Answer) -> tuple[str, bytes]:
-    return (OK if answer.passes else UNAVAILABLE), encode(answer.body)
+    body = answer.body.encode() if isinstance(answer.body, str) else encode(answer.body)
+    return (OK if answer.passes else UNAVAILABLE), body
 
 
 def error_body(error: str, at: float, *, enveloped: bool) -> Document:

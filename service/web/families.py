@@ -105,7 +105,7 @@ def respond(status: str, body: bytes, **headers: str) -> Response:
     return Response(body, status, {**dict(HEADERS), **headers})
 
 
-def add(blueprint: Blueprint, path: str, name: str, view: Callable[[], Response]) -> None:
+def add(blueprint: Blueprint, path: str, name: str, view: Callable[..., Response]) -> None:
     """Hangs a view under a path: GET and HEAD, with and without a trailing slash."""
     blueprint.add_url_rule(
         path, name, view, methods=["GET"], strict_slashes=False, provide_automatic_options=False

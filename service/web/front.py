@@ -14,25 +14,27 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from service.scoreboard import Slot
-from service.web.answers import ENDPOINTS, PREFIX, Answers
+from service.web.answers import ENDPOINTS, JSON, PREFIX, TWINS, Answers, Endpoint
 from service.web.disclosure import Disclosure
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HEADERS = (
-    ("Content-Type", "application/json"),
+    ("Content-Type", JSON),
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
 )
+NEGOTIATED = {"Vary": "Accept"}
 HOT = {
     path: endpoint
-    for endpoint in ENDPOINTS
+    for endpoint in (*ENDPOINTS, *TWINS)
     if endpoint.hot
     for path in (endpoint.path, f"{endpoint.path}/")
 }
 
-OUR_BEGINNINGS = ("/health", PREFIX, "/metrics")  # most paths are none of ours: one look tells
+FAMILIES = ("/health", PREFIX, *(twin.path for twin in TWINS))  # with all that is below
+OUR_BEGINNINGS = (*FAMILIES, "/metrics")  # most paths are none of ours: one look tells
 
 # Method, route, HTTP status, seconds.
 Count = Callable[[str, str, str, float], None]
@@ -48,15 +50,26 @@ class Prepared(list[tuple[str, str]]):
 
     __slots__ = ("length", "lines")
 
-    def __init__(self, length: int) -> None:
-        super().__init__((*HEADERS, ("Content-Length", str(length))))
+    def __init__(self, length: int, media: str = JSON) -> None:
+        headers = {**dict(HEADERS), "Content-Type": media, **({} if media is JSON else NEGOTIATED)}
+        super().__init__((*headers.items(), ("Content-Length", str(length))))
         self.length = length
         self.lines = "".join([*(f"{name}: {value}\r\n" for name, value in self), "\r\n"]).encode()
 
 
 @lru_cache(maxsize=1024)
-def _prepared(length: int) -> Prepared:
-    return Prepared(length)
+def _prepared(length: int, media: str) -> Prepared:
+    return Prepared(length, media)
+
+
+def hot(method: str, path: str, query: str, accept: str) -> Endpoint | None:
+    """The endpoint whose bytes answer a request as they are; None where more is asked."""
+    endpoint = HOT.get(path)
+    if endpoint is None or method not in ("GET", "HEAD"):
+        return None
+    if endpoint.twin is None:
+        return None if "+" in accept else endpoint  # as in application/health+json
+    return endpoint if not query and accept in ("", "*/*") else None
 
 
 class Front:
@@ -97,16 +110,21 @@ class Front:
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
         """Serves one request; see the module."""
-        endpoint = HOT.get(environ.get("PATH_INFO", ""))
         method = environ["REQUEST_METHOD"]
-        if endpoint is None or method not in ("GET", "HEAD"):
+        endpoint = hot(
+            method,
+            environ.get("PATH_INFO", ""),
+            environ.get("QUERY_STRING", ""),
+            environ.get("HTTP_ACCEPT", ""),
+        )
+        if endpoint is None:
             return _Request(self, environ).serve(self._responsible(environ), start_response)
         begun = self.clock()
         trusted = endpoint.graded and self._disclosure.trusts(environ)
         status, body = self._answers.answer(endpoint, trusted=trusted)
         self.slot.request_answered()
         self.count(method, endpoint.path, status[:3], self.clock() - begun)
-        start_response(status, _prepared(len(body)))
+        start_response(status, _prepared(len(body), endpoint.media))
         return [] if method == "HEAD" else [body]
 
     def _responsible(self, environ: "WSGIEnvironment") -> "WSGIApplication":
@@ -128,7 +146,7 @@ def is_ours(path: str) -> bool:
         return False
     if path in ("/metrics", "/metrics/"):
         return True
-    return any(path == family or path.startswith(f"{family}/") for family in ("/health", PREFIX))
+    return any(path == family or path.startswith(f"{family}/") for family in FAMILIES)
 
 
 class _Request:

@@ -58,11 +58,11 @@ class Answer:
 
     Attributes:
         passes: Whether the HTTP status is 200 (else 503).
-        body: The document.
+        body: The document; text where the endpoint's answer is not JSON.
     """
 
     passes: bool
-    body: Document
+    body: Document | str
 
 
 def timestamp(unix: float) -> str:
