@@ -11,15 +11,16 @@ because it must not need a publication.
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
 from service.health import Pod
+from service.web import health_json, schemas
 from service.web.payload import Answer, Document, Payload, timestamp
 from service.web.reader import Reader, Version
-from service.web.twins import TWINS as TWIN_NAMES
+from service.web.schemas import Schema
 from service.web.twins import Question
 
 log = structlog.get_logger(__name__)
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 PREFIX = "/api/system/health"
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+PROBLEM = "application/problem+json"
 OK = "200 OK"
 UNAVAILABLE = "503 Service Unavailable"
 
@@ -50,7 +52,10 @@ class Endpoint:
 
     Attributes:
         path: Without a trailing slash.
+        summary: The question it answers.
         render: The method of ``Payload`` that makes its document.
+        document: The schema of that.
+        about: What its verdict is about; None where it is always 200.
         graded: Whether trusted callers see more.
         vital: Whether its verdict follows from the workers' stamps and nothing published.
         hot: Whether balancers and the kubelet ask it all the time.
@@ -60,7 +65,10 @@ class Endpoint:
     """
 
     path: str
+    summary: str
     render: Render
+    document: Schema = field(hash=False, compare=False)
+    about: health_json.Subject | None = None
     graded: bool = False
     vital: bool = False
     hot: bool = False
@@ -74,48 +82,185 @@ class Endpoint:
         return self.path.startswith(PREFIX)
 
 
-def _system(name: str, render: Render, **more: Any) -> Endpoint:
-    return Endpoint(f"{PREFIX}/{name}", render, **more)
+def _system(name: str, summary: str, render: Render, data: Schema, **more: Any) -> Endpoint:
+    path = f"{PREFIX}/{name}" if name else PREFIX
+    return Endpoint(path, summary, render, schemas.envelope(data), **more)
 
 
-INDEX = Endpoint("/", Payload.index, shaped=True)
+INDEX = Endpoint("/", "which service is this?", Payload.index, schemas.INDEX, shaped=True)
 ENDPOINTS = (
-    Endpoint("/health", Payload.health, hot=True, shaped=True),
-    Endpoint("/health/detailed", Payload.detailed, graded=True),
-    Endpoint("/health/database", Payload.database),
-    Endpoint("/health/redis", Payload.redis, graded=True),
-    Endpoint("/health/external", Payload.external),
-    Endpoint("/health/standard", Payload.standard),
-    Endpoint("/health/metrics", Payload.metrics, graded=True),
-    Endpoint(PREFIX, Payload.comprehensive, graded=True),
-    _system("simple", Payload.simple, hot=True),
-    _system("detailed", Payload.comprehensive_detailed, graded=True),
-    _system("readiness", Payload.readiness, hot=True, shaped=True),
-    _system("liveness", Payload.liveness, hot=True, vital=True, shaped=True),
-    _system("startup", Payload.startup, hot=True, graded=True, shaped=True),
-    _system("database", Payload.system_database),
-    _system("redis", Payload.system_redis, graded=True),
-    _system("external", Payload.system_external),
-    _system("resources", Payload.system_resources, graded=True),
-    _system("application", Payload.system_application, graded=True),
+    Endpoint(
+        "/health",
+        "is the pod well?",
+        Payload.health,
+        schemas.HEALTH,
+        about=health_json.POD,
+        hot=True,
+        shaped=True,
+    ),
+    Endpoint(
+        "/health/detailed",
+        "what is wrong, at a glance?",
+        Payload.detailed,
+        schemas.DETAILED,
+        about=health_json.OVERALL,
+        graded=True,
+    ),
+    Endpoint(
+        "/health/database",
+        "connection, tables, pools",
+        Payload.database,
+        schemas.DATABASE_PARTS,
+        about=health_json.check("database"),
+    ),
+    Endpoint(
+        "/health/redis",
+        "connection, read and write, memory",
+        Payload.redis,
+        schemas.REDIS_PARTS,
+        about=health_json.check("redis"),
+        graded=True,
+    ),
+    Endpoint(
+        "/health/external",
+        "the four providers",
+        Payload.external,
+        schemas.EXTERNAL_PARTS,
+        about=health_json.PROVIDERS,
+    ),
+    Endpoint(
+        "/health/standard",
+        "all, in a compact form",
+        Payload.standard,
+        schemas.STANDARD,
+        about=health_json.OVERALL,
+    ),
+    Endpoint(
+        "/health/metrics",
+        "all, with numbers",
+        Payload.metrics,
+        schemas.METRICS,
+        about=health_json.OVERALL,
+        graded=True,
+    ),
+    _system(
+        "",
+        "everything",
+        Payload.comprehensive,
+        schemas.SYSTEM,
+        about=health_json.OVERALL,
+        graded=True,
+    ),
+    _system(
+        "simple",
+        "is the pod well, and its two stores?",
+        Payload.simple,
+        schemas.SIMPLE,
+        about=health_json.POD,
+        hot=True,
+    ),
+    _system(
+        "detailed",
+        "everything, with the process",
+        Payload.comprehensive_detailed,
+        schemas.SYSTEM_DETAILED,
+        about=health_json.OVERALL,
+        graded=True,
+    ),
+    _system(
+        "readiness",
+        "should this pod get traffic?",
+        Payload.readiness,
+        schemas.READINESS,
+        about=health_json.POD,
+        hot=True,
+        shaped=True,
+    ),
+    _system(
+        "liveness",
+        "does any web worker make progress?",
+        Payload.liveness,
+        schemas.LIVENESS,
+        about=health_json.ALIVE,
+        hot=True,
+        vital=True,
+        shaped=True,
+    ),
+    _system(
+        "startup",
+        "has the pod begun to serve?",
+        Payload.startup,
+        schemas.STARTUP,
+        about=health_json.STARTED,
+        hot=True,
+        graded=True,
+        shaped=True,
+    ),
+    _system(
+        "database",
+        "the database",
+        Payload.system_database,
+        schemas.DATABASE,
+        about=health_json.check("database"),
+    ),
+    _system(
+        "redis",
+        "Redis",
+        Payload.system_redis,
+        schemas.REDIS,
+        about=health_json.check("redis"),
+        graded=True,
+    ),
+    _system(
+        "external",
+        "the four providers",
+        Payload.system_external,
+        schemas.PROVIDERS,
+        about=health_json.PROVIDERS,
+    ),
+    _system(
+        "resources",
+        "CPU, memory, disk, network",
+        Payload.system_resources,
+        schemas.RESOURCES,
+        about=health_json.check("system_resources"),
+        graded=True,
+    ),
+    _system(
+        "application",
+        "the workers, uptime, migrations",
+        Payload.system_application,
+        schemas.APPLICATION,
+        about=health_json.check("application"),
+        graded=True,
+    ),
 )
 # The probes once more, in the words of Kubernetes.
 TWINS = tuple(
     Endpoint(
         f"/{name}",
+        f"{of}, as Kubernetes asks",
         Question(name).as_text,
+        schemas.TWIN,
         vital=name == "livez",
         hot=True,
         shaped=True,
         twin=Question(name),
         media=TEXT,
     )
-    for name in TWIN_NAMES
+    for name, of in (("livez", "liveness"), ("readyz", "readiness"), ("startupz", "startup"))
 )
 # Beyond the documents: the other pods.
-FLEET = _system("fleet", Payload.fleet, graded=True)
+FLEET = _system("fleet", "how are the other pods?", Payload.fleet, schemas.FLEET, graded=True)
 # Both metrics paths in their JSON form.
-METRICS = Endpoint(f"{PREFIX}/metrics", Payload.system_metrics, shaped=True)
+METRICS = _system(
+    "metrics",
+    "what Prometheus wants to know",
+    Payload.system_metrics,
+    schemas.NINE_METRICS,
+    shaped=True,
+)
+OPENAPI = f"{PREFIX}/openapi.json"
 
 
 def encode(document: Document) -> bytes:
@@ -144,7 +289,7 @@ class Answers:
 
     def __init__(self, reader: Reader, payload: Payload) -> None:
         self.reader = reader
-        self._payload = payload
+        self.payload = payload
         self._rendered: dict[tuple[str, bool], _Rendered] = {}
         self._second = -1, b""
 
@@ -159,7 +304,7 @@ class Answers:
     def asked(self, endpoint: Endpoint, render: Render) -> tuple[str, bytes]:
         """An answer of another form, which the request has chosen. Never raises."""
         try:
-            return _finish(render(self._payload, self.reader.pod(), trusted=False))
+            return _finish(render(self.payload, self.reader.pod(), trusted=False))
         except Exception:  # the rim of a request, as above
             log.exception("answer failed", path=endpoint.path)
             return self._without_state(replace(endpoint, render=render, shaped=True))
@@ -203,7 +348,7 @@ class Answers:
         return UNAVAILABLE, encode(body)
 
     def _document(self, endpoint: Endpoint, pod: Pod, *, trusted: bool) -> Answer:
-        return endpoint.render(self._payload, pod, trusted=trusted)
+        return endpoint.render(self.payload, pod, trusted=trusted)
 
 
 def _until(pod: Pod) -> float:
@@ -225,3 +370,15 @@ def error_body(error: str, at: float, *, enveloped: bool) -> Document:
     if error == "internal_error":
         return {"status": "unknown", "timestamp": timestamp(at), **data}
     return {**data, "timestamp": timestamp(at)}
+
+
+def problem_body(error: str, status: str, at: float) -> Document:
+    """The same as a problem of RFC 9457."""
+    code, _, title = status.partition(" ")
+    return {
+        "type": "about:blank",
+        "title": title,
+        "status": int(code),
+        "error": error,
+        "timestamp": timestamp(at),
+    }

@@ -1,16 +1,31 @@
 """What the route families share: how an answer becomes a Flask response."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import structlog
 from flask import Blueprint, Flask, Response, current_app, request
 
 from service.metrics import Format, MultiprocessReader, expose, negotiate
-from service.web.answers import METRICS, PREFIX, Answers, Endpoint, encode, error_body
+from service.metrics.formats import chosen
+from service.web import health_json, openapi
+from service.web.answers import (
+    JSON,
+    METRICS,
+    OK,
+    OPENAPI,
+    PREFIX,
+    PROBLEM,
+    UNAVAILABLE,
+    Answers,
+    Endpoint,
+    encode,
+    error_body,
+    problem_body,
+)
 from service.web.disclosure import Disclosure
-from service.web.front import HEADERS
+from service.web.front import HEADERS, NEGOTIATED
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -39,6 +54,11 @@ class Health:
         self.disclosure = disclosure
         self._metrics = metrics
         self._version = version
+
+    @cached_property
+    def openapi(self) -> bytes:
+        """The description of everything here; it does not change."""
+        return encode(openapi.document(self.answers.payload))
 
     def before(self, families: "WSGIApplication") -> "WSGIApplication":
         """The families as the contract has them: any Host, and a doubled slash is unknown."""
@@ -105,6 +125,11 @@ def respond(status: str, body: bytes, **headers: str) -> Response:
     return Response(body, status, {**dict(HEADERS), **headers})
 
 
+def other(media: str, status: str, body: bytes, **headers: str) -> Response:
+    """An answer in the form that the caller asked for."""
+    return respond(status, body, **{"Content-Type": media, **NEGOTIATED, **headers})
+
+
 def add(blueprint: Blueprint, path: str, name: str, view: Callable[..., Response]) -> None:
     """Hangs a view under a path: GET and HEAD, with and without a trailing slash."""
     blueprint.add_url_rule(
@@ -117,6 +142,12 @@ def add_endpoint(blueprint: Blueprint, endpoint: Endpoint) -> None:
 
     def view() -> Response:
         here = health()
+        about, accept = endpoint.about, request.headers.get("Accept", "")
+        if about and chosen(accept, health_json.MEDIA_TYPE, over=JSON):
+            return other(
+                health_json.MEDIA_TYPE,
+                *here.answers.asked(endpoint, partial(health_json.render, about)),
+            )
         return respond(*here.answers.answer(endpoint, trusted=endpoint.graded and here.trusted()))
 
     path = endpoint.path.removeprefix(blueprint.url_prefix or "")
@@ -128,11 +159,21 @@ def add_metrics(blueprint: Blueprint) -> None:
     add(blueprint, "/metrics", "exposition", lambda: health().exposition())
 
 
+def add_openapi(blueprint: Blueprint) -> None:
+    """Hangs the description of everything into a family."""
+    path = OPENAPI.removeprefix(blueprint.url_prefix or "")
+    add(blueprint, path, "openapi", lambda: respond(OK, health().openapi))
+
+
 def report_errors(app: Flask) -> None:
     """Answers unknown paths and wrong methods in JSON, in the shape of their family."""
 
     def error(name: str, status: str, **headers: str) -> Response:
         here = health()
+        asked = chosen(request.headers.get("Accept", ""), PROBLEM, over=JSON)
+        if asked and status != UNAVAILABLE:
+            problem = problem_body(name, status, here.answers.reader.wall())
+            return other(PROBLEM, status, encode(problem), **headers)
         enveloped = f"{request.path}/".startswith(f"{PREFIX}/")
         body = error_body(name, here.answers.reader.wall(), enveloped=enveloped)
         return respond(status, encode(body), **headers)
@@ -141,4 +182,4 @@ def report_errors(app: Flask) -> None:
     app.register_error_handler(
         405, lambda _: error("method_not_allowed", "405 Method Not Allowed", Allow=ALLOW)
     )
-    app.register_error_handler(500, lambda _: error("internal_error", "503 Service Unavailable"))
+    app.register_error_handler(500, lambda _: error("internal_error", UNAVAILABLE))

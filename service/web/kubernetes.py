@@ -4,8 +4,7 @@ from flask import Blueprint, Response, abort, request
 
 from service.metrics.formats import chosen
 from service.web.answers import JSON, TEXT, TWINS, Endpoint
-from service.web.families import add, health, respond
-from service.web.front import NEGOTIATED
+from service.web.families import add, health, other
 from service.web.twins import Question
 
 twins_bp = Blueprint("twins", __name__)
@@ -27,7 +26,7 @@ def _add_twin(endpoint: Endpoint, question: Question) -> None:
         else:
             answer, media = answers.asked(endpoint, asked.as_text), TEXT
         status, body = answer
-        return respond(status, body, **NEGOTIATED, **{"Content-Type": media})
+        return other(media, status, body)
 
     add(twins_bp, endpoint.path, question.twin, view)
     add(twins_bp, f"{endpoint.path}/<check>", f"{question.twin}_check", view)

@@ -146,8 +146,8 @@ class Payload:
     """
 
     def __init__(self, name: str, version: str, environment: str, *, debug: bool) -> None:
-        self._name = name
-        self._version = version
+        self.name = name
+        self.version = version
         self._environment = environment
         self._debug = debug
 
@@ -158,9 +158,9 @@ class Payload:
         return Answer(
             passes=True,
             body={
-                "name": self._name,
-                "message": f"{self._name} API is running",
-                "version": self._version,
+                "name": self.name,
+                "message": f"{self.name} API is running",
+                "version": self.version,
                 "status": pod.snapshot.pod.word,
                 "timestamp": timestamp(pod.at),
             },
@@ -277,7 +277,7 @@ class Payload:
         return _judged(
             pod.snapshot.overall,
             pod,
-            {"version": self._version, "checks": _checks(pod.snapshot, "response_time")},
+            {"version": self.version, "checks": _checks(pod.snapshot, "response_time")},
         )
 
     def metrics(self, pod: Pod, *, trusted: bool) -> Answer:
@@ -294,7 +294,7 @@ class Payload:
             snapshot.overall,
             pod,
             {
-                "version": self._version,
+                "version": self.version,
                 "response_time_ms": _longest(states.values()),
                 "checks": _checks(snapshot, "response_time_ms"),
                 "metrics": {
@@ -582,8 +582,8 @@ class Payload:
         counts = ("active_connections", "requests_per_minute", "workers_expected", "workers_live")
         return {
             "status": state.status.word,
-            "app_name": self._name,
-            "version": self._version,
+            "app_name": self.name,
+            "version": self.version,
             "environment": internal(self._environment),
             "debug_mode": internal(self._debug),
             "database_migrations": details.get("database_migrations", "unknown"),

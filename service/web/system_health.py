@@ -3,7 +3,7 @@
 from flask import Blueprint
 
 from service.web.answers import ENDPOINTS, FLEET, PREFIX
-from service.web.families import add_endpoint, add_metrics
+from service.web.families import add_endpoint, add_metrics, add_openapi
 
 system_health_bp = Blueprint("system_health", __name__, url_prefix=PREFIX)
 for _endpoint in ENDPOINTS:
@@ -11,3 +11,4 @@ for _endpoint in ENDPOINTS:
         add_endpoint(system_health_bp, _endpoint)
 add_endpoint(system_health_bp, FLEET)
 add_metrics(system_health_bp)
+add_openapi(system_health_bp)
