@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from service.health import CheckState, Pod, Status, worst
-from service.web.payload import EXTERNAL, Answer, Document, Payload, milliseconds, timestamp
+from service.web.payload import Answer, Document, Payload, milliseconds, timestamp
+from service.web.schemas import EXTERNAL
 
 MEDIA_TYPE = "application/health+json"
 

@@ -2,7 +2,7 @@
 
 Each public function of ``Payload`` is one endpoint: it takes the pod at one moment and
 whether the caller is trusted, and gives the verdict and the body. Every documented key is
-always there; what is not known, or not for this caller, is null.
+always there; what is not known, or not for this caller, is null. ``schemas`` declares the keys.
 """
 
 import json
@@ -14,42 +14,14 @@ from functools import partial
 from typing import Any
 
 from service.health import CheckState, Pod, Scope, Snapshot, Status, TaskState, worst
+from service.web import schemas
+from service.web.schemas import EXTERNAL, Schema
 
 Document = dict[str, Any]
 
-EXTERNAL = ("supabase_api", "stripe_api", "email_service_resend", "sms_service_twilio")
 DOCUMENTED = ("database", "redis", *EXTERNAL, "system_resources", "application")
 GIB = 1024**3
 MIB = 1024**2
-
-POOL_INFO = ("pool_size", "checked_in", "checked_out", "overflow", "invalid")
-REDIS_PUBLIC_INFO = ("mem_fragmentation_ratio", "memory_usage_percent")
-REDIS_INFO = (
-    "used_memory_human",
-    "used_memory_peak_human",
-    "used_memory_rss_human",
-    "used_memory_lua_human",
-    *REDIS_PUBLIC_INFO,
-    "total_connections_received",
-    "total_commands_processed",
-    "keyspace_hits",
-    "keyspace_misses",
-    "uptime_in_seconds",
-    "connected_clients",
-)
-NETWORK = ("bytes_sent", "bytes_recv", "packets_sent", "packets_recv")
-FLEET_POD = (
-    "pod",
-    "host",
-    "release",
-    "lifecycle",
-    "ready",
-    "workers_ok",
-    "workers_total",
-    "failing",
-    "age_seconds",
-)
-PROCESS = ("memory_rss_mb", "cpu_percent", "num_threads", "open_files", "connections")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +51,14 @@ def _in_units_of(unit: int, amount: int | None) -> float | None:
     return None if amount is None else round(amount / unit, 2)
 
 
-def _pick(source: Mapping[str, Any], keys: Iterable[str]) -> Document:
-    return {key: source.get(key) for key in keys}
+def _pick(
+    source: Mapping[str, Any], keys: Mapping[str, Schema], *, trusted: bool = True
+) -> Document:
+    """The declared keys of a source, internal ones for trusted callers."""
+    return {
+        key: _internal(source.get(key), trusted=trusted or schemas.INTERNAL not in declared)
+        for key, declared in keys.items()
+    }
 
 
 def _last_check(state: CheckState) -> str | None:
@@ -220,7 +198,7 @@ class Payload:
                     "scope": "pod",
                     "workers": 0,
                     **pool,
-                    "info": _pick(pool.get("info", {}), POOL_INFO),
+                    "info": _pick(pool.get("info", {}), schemas.POOL_INFO),
                 },
             },
         )
@@ -229,9 +207,7 @@ class Payload:
         """``/health/redis``: the parts of the Redis check."""
         state = pod.snapshot.states["redis"]
         memory = _part(state, "memory_usage")
-        info = _pick(memory.get("info", {}), REDIS_INFO)
-        shown = REDIS_INFO if trusted else REDIS_PUBLIC_INFO
-        address = _pick(_part(state, "connectivity", first=True), ("host", "port", "db"))
+        connectivity = _part(state, "connectivity", first=True)
         return _judged(
             state.status,
             pod,
@@ -241,13 +217,13 @@ class Payload:
                 "last_check": _last_check(state),
                 "connectivity": {
                     "response_time_ms": None,
-                    **_part(state, "connectivity", first=True),
-                    **(address if trusted else dict.fromkeys(address)),
+                    **connectivity,
+                    **_pick(connectivity, schemas.REDIS_ADDRESS, trusted=trusted),
                 },
                 "cache_operations": {"response_time_ms": None, **_part(state, "cache_operations")},
                 "memory_usage": {
                     **memory,
-                    "info": {key: info[key] if key in shown else None for key in REDIS_INFO},
+                    "info": _pick(memory.get("info", {}), schemas.REDIS_INFO, trusted=trusted),
                 },
             },
         )
@@ -445,7 +421,7 @@ class Payload:
         internal = partial(_internal, trusted=trusted)
         view, states = pod.snapshot.fleet, pod.snapshot.states
         members = json.loads(view.members) if view else {}
-        rows = [_pick(row, FLEET_POD) for row in members.get("pods", ())]
+        rows = [_pick(row, schemas.FLEET_POD) for row in members.get("pods", ())]
         checks = {
             name: {
                 "status": state.status.word,
@@ -559,8 +535,7 @@ class Payload:
 
         def usage(name: str) -> tuple[Document, Document]:
             part = _part(state, name, first=True)
-            public = {"usage_percent": None, **_pick(part, ("status", "usage_percent", "error"))}
-            return part, {**public, "source": internal(part.get("source"))}
+            return part, _pick(part, schemas.USAGE, trusted=trusted)
 
         cpu, cpu_usage = usage("cpu")
         memory, memory_usage = usage("memory")
@@ -571,7 +546,7 @@ class Payload:
             "cpu": {**cpu_usage, "cores": internal(cpu.get("cores"))},
             "memory": {**memory_usage, **amounts(memory, "total", "used", "available")},
             "disk": {**disk_usage, **amounts(disk, "total", "used", "free")},
-            "network": {key: internal(network.get(key)) for key in NETWORK},
+            "network": _pick(network, schemas.NETWORK, trusted=trusted),
             "last_check": _last_check(state),
         }
 
@@ -579,7 +554,6 @@ class Payload:
         internal = partial(_internal, trusted=trusted)
         state, serving_at = pod.snapshot.states["application"], pod.snapshot.serving_at
         details = _details(state)
-        counts = ("active_connections", "requests_per_minute", "workers_expected", "workers_live")
         return {
             "status": state.status.word,
             "app_name": self.name,
@@ -589,14 +563,14 @@ class Payload:
             "database_migrations": details.get("database_migrations", "unknown"),
             "startup_time": None if serving_at is None else timestamp(serving_at),
             "uptime_seconds": round(pod.uptime, 2),
-            **_pick(details, counts),
+            **_pick(details, schemas.WORKERS),
             "error": state.code,
             "last_check": _last_check(state),
         }
 
     def _process(self, application: CheckState, *, trusted: bool) -> Document:
         process = _details(application).get("process", {})
-        return {key: _internal(process.get(key), trusted=trusted) for key in PROCESS}
+        return _pick(process, schemas.PROCESS, trusted=trusted)
 
 
 def _internal(value: Any, *, trusted: bool) -> Any:

@@ -130,9 +130,9 @@ PROVIDER = named(
 EXTERNAL = ("supabase_api", "stripe_api", "email_service_resend", "sms_service_twilio")
 PROVIDERS = named("Providers", record(dict.fromkeys(EXTERNAL, PROVIDER)))
 
-_USAGE = {
-    "status": STATUS,
+USAGE = {
     "usage_percent": maybe(PERCENT),
+    "status": STATUS,
     "error": REASON,
     "source": internal(one_of("cgroup_v2", "cgroup_v1", "host")),
 }
@@ -142,11 +142,9 @@ RESOURCES = named(
     record(
         {
             "status": STATUS,
-            "cpu": record({**_USAGE, "cores": internal(whole(1))}),
-            "memory": record(
-                {**_USAGE, **_each("total_gb used_gb available_gb", internal(AMOUNT))}
-            ),
-            "disk": record({**_USAGE, **_each("total_gb used_gb free_gb", internal(AMOUNT))}),
+            "cpu": record({**USAGE, "cores": internal(whole(1))}),
+            "memory": record({**USAGE, **_each("total_gb used_gb available_gb", internal(AMOUNT))}),
+            "disk": record({**USAGE, **_each("total_gb used_gb free_gb", internal(AMOUNT))}),
             "network": record(NETWORK),
             "last_check": LAST_CHECK,
         }

@@ -8,7 +8,8 @@ import pytest
 
 from service.health import FleetView, Pod
 from service.web.answers import FLEET
-from service.web.payload import FLEET_POD, Payload
+from service.web.payload import Payload
+from service.web.schemas import FLEET_POD
 from tests.unit.fakes import after
 from tests.unit.pods import pod
 
@@ -41,7 +42,7 @@ def data(of: Pod, *, trusted: bool = True) -> Any:
 def test_every_pod() -> None:
     shown = data(seen())
     assert [row["pod"] for row in shown["pods"]] == ["a", "b", "c"]
-    assert all(tuple(row) == FLEET_POD for row in shown["pods"])
+    assert all(row.keys() == FLEET_POD.keys() for row in shown["pods"])
     assert (shown["pods_total"], shown["pods_ready"]) == (3, 1)
     assert (shown["this_pod"], shown["leases"], shown["floor_percent"]) == ("b", LEASES, 50.0)
     assert (shown["scope"], shown["fresh"]) == ("fleet", True)
