@@ -18,7 +18,7 @@ from service.scoreboard import Scoreboard
 from service.settings import CHECKS
 from service.web.answers import Answers
 from service.web.disclosure import Disclosure
-from service.web.front import Front, is_ours
+from service.web.front import Front, hot, is_ours
 from service.web.payload import Payload
 from service.web.reader import Reader
 from tests.unit.fakes import Clock, until
@@ -203,6 +203,51 @@ def test_query_and_body_are_ignored() -> None:
     assert rig.ask("/health", **more).body == usual
 
 
+TWINS = ("/livez", "/readyz", "/startupz")
+PLAIN = [("/health", ""), ("/health", "text/html"), ("/health", "application/json")]
+PLAIN += [(twin, accept) for twin in TWINS for accept in ("", "*/*")]
+ASKED = [("/health", "application/health+json"), (f"{SYSTEM}/liveness", "x/y+json, */*")]
+ASKED += [(twin, accept) for twin in TWINS for accept in ("application/json", "text/plain")]
+
+
+@pytest.mark.parametrize(("path", "accept"), PLAIN)
+def test_the_usual_form_needs_no_flask(path: str, accept: str) -> None:
+    rig = Rig()
+    for spelling in (path, f"{path}/"):
+        assert rig.ask(spelling, HTTP_ACCEPT=accept).status == "200 OK"
+        assert hot("GET", spelling, "", accept)
+    assert rig.made == 0
+
+
+@pytest.mark.parametrize(("path", "accept"), ASKED)
+def test_other_forms_are_for_flask(path: str, accept: str) -> None:
+    for spelling in (path, f"{path}/"):
+        assert Rig().ask(spelling, HTTP_ACCEPT=accept).body == b"ours"
+        assert hot("GET", spelling, "", accept) is None
+
+
+@pytest.mark.parametrize("path", TWINS)
+def test_a_query_of_a_twin_is_for_flask(path: str) -> None:
+    assert Rig().ask(path, QUERY_STRING="verbose").body == b"ours"
+
+
+@pytest.mark.parametrize("path", TWINS)
+def test_a_twin_is_text(path: str) -> None:
+    rig = Rig()
+    answer = rig.ask(path)
+    assert answer.body == b"ok"
+    assert answer.headers == {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Vary": "Accept",
+        "Content-Length": "2",
+    }
+    rig.board.drain()
+    assert rig.ask(path).status[:3] == ("503" if path == "/readyz" else "200")
+    assert [route for _, route, _, _ in rig.counted] == [path, path]
+
+
 # -- who answers
 
 
@@ -217,6 +262,10 @@ OURS = [
     f"{SYSTEM}/nothing",
     "/metrics",
     "/metrics/",
+    "/livez",
+    "/readyz/",
+    "/readyz/database",
+    "/startupz/nothing",
 ]
 THEIRS = [
     "/",
@@ -233,6 +282,9 @@ THEIRS = [
     "/metrics/x",
     "/metricsx",
     "/app/health",
+    "/readyzz",
+    "/readyz-report",
+    "/api/livez",
 ]
 
 
