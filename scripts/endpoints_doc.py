@@ -37,8 +37,19 @@ from service.health.state import CheckState
 from service.metrics import Format, Instruments, MultiprocessReader, expose
 from service.metrics.exposition import TRUSTED, PodCollector
 from service.settings import Settings
-from service.web.answers import ENDPOINTS, FLEET, INDEX, METRICS, PREFIX, Endpoint, encode
+from service.web import health_json
+from service.web.answers import (
+    ENDPOINTS,
+    FLEET,
+    INDEX,
+    METRICS,
+    PREFIX,
+    Endpoint,
+    encode,
+    problem_body,
+)
 from service.web.payload import Payload
+from service.web.twins import Question
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "HEALTH_CHECK_ENDPOINTS.md"
 WIDTH = 100
@@ -411,6 +422,32 @@ def fleet() -> str:
     return shown(_example(FLEET, of, trusted=True))
 
 
+# --- other forms ------------------------------------------------------------------------------
+
+
+def other_forms() -> dict[str, str]:
+    """What the pod where several things are wrong answers to whom asks for another form."""
+    readyz = Question("readyz", exclude=("redis", "cache"))
+    detailed = next(each for each in ENDPOINTS if each.path == "/health/detailed")
+    problem = problem_body("not_found", "404 Not Found", NOW)
+    return {
+        "readyz: text": fenced("text", readyz.as_text(PAYLOAD, FAILING, trusted=False).body),
+        "readyz: json": fenced(
+            "json", pretty(readyz.as_document(PAYLOAD, FAILING, trusted=False).body)
+        ),
+        "draft: detailed": fenced(
+            "json",
+            pretty(health_json.render(detailed.about, PAYLOAD, FAILING, trusted=False).body),
+        ),
+        "problem: not found": fenced("json", pretty(problem)),
+    }
+
+
+def fenced(language: str, text: str) -> str:
+    """A block of the document."""
+    return f"```{language}\n{text.rstrip()}\n```"
+
+
 # --- the metrics ------------------------------------------------------------------------------
 
 
@@ -487,6 +524,7 @@ def blocks() -> dict[str, str]:
     return {
         **{f"example: {name}": shown(example) for name, example in examples().items()},
         "fleet: example": fleet(),
+        **other_forms(),
         "metrics: table": metrics_table(),
         "metrics: excerpt": f"```text\n{text}```",
     }

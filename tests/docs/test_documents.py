@@ -26,7 +26,7 @@ from service.checks import definitions
 from service.health import CODES, Status
 from service.metrics.exposition import GAUGES, TRUSTED
 from service.settings import CHECKS, PROVIDERS, Settings, SettingsError
-from service.web.answers import ENDPOINTS, FLEET, INDEX, PREFIX
+from service.web.answers import ENDPOINTS, FLEET, INDEX, OPENAPI, PREFIX, TWINS
 from service.web.front import HEADERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,11 +154,13 @@ METRICS_PATHS = ["/metrics", f"{PREFIX}/metrics"]
 
 
 def statuses(path: str) -> str:
-    return "200" if path in ("/", FLEET.path, *METRICS_PATHS) else "200, 503"
+    return "200" if path in ("/", FLEET.path, OPENAPI, *METRICS_PATHS) else "200, 503"
 
 
 def test_the_tables_of_paths() -> None:
-    expected = {path: statuses(path) for path in (*PATHS, FLEET.path, *METRICS_PATHS)}
+    twins = (twin.path for twin in TWINS)
+    every = (*PATHS, FLEET.path, *METRICS_PATHS, OPENAPI, *twins)
+    expected = {path: statuses(path) for path in every}
     short = rows(read(README), "Path", "The question", "Status")
     assert {path.strip("`"): status for path, _, status in short} == expected
     head = ("Path", "The question", "Verdict", "Status", "More for trusted callers")
@@ -171,6 +173,9 @@ def test_the_tables_of_paths() -> None:
         *METRICS_PATHS,
     }
     assert [path for path, *_ in short] == [path for path, *_ in long]
+    questions = {path.strip("`"): question for path, question, *_ in long}
+    for endpoint in (INDEX, *ENDPOINTS, FLEET):
+        assert questions[endpoints_doc.name_of(endpoint)] == endpoint.summary
 
 
 def test_every_path_has_a_heading_of_its_own() -> None:
