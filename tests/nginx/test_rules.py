@@ -18,9 +18,11 @@ SITE = {"# 10.20.0.0/16 1;": f"{MONITORING} 1;", "192.0.2.10;": f"{BALANCER};"}
 PROBES = (
     "/health",
     *(f"/api/system/health/{name}" for name in ("simple", "readiness", "liveness", "startup")),
+    *("/livez", "/readyz", "/startupz"),
 )
 METRICS = ("/metrics", "/api/system/health/metrics")
 DETAILS = [path for path in ENDPOINTS if path not in (*PROBES, *METRICS)]
+DETAILS += ["/readyz/database", "/api/system/health/openapi.json"]
 
 
 @pytest.fixture(scope="module")
