@@ -38,16 +38,8 @@ from service.metrics import Format, Instruments, MultiprocessReader, expose
 from service.metrics.exposition import TRUSTED, PodCollector
 from service.settings import Settings
 from service.web import health_json
-from service.web.answers import (
-    ENDPOINTS,
-    FLEET,
-    INDEX,
-    METRICS,
-    PREFIX,
-    Endpoint,
-    encode,
-    problem_body,
-)
+from service.web.answers import encode, problem_body
+from service.web.endpoints import ENDPOINTS, FLEET, INDEX, METRICS, PREFIX, Endpoint
 from service.web.payload import Payload
 from service.web.twins import Question
 

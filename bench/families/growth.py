@@ -27,7 +27,8 @@ from service.health import (
 from service.health.snapshot import Decoder, Encoder
 from service.scoreboard import Scoreboard
 from service.settings import CHECKS
-from service.web.answers import ENDPOINTS, Answers
+from service.web.answers import Answers
+from service.web.endpoints import ENDPOINTS
 from service.web.payload import Payload
 from service.web.reader import Reader
 

@@ -10,21 +10,9 @@ from flask import Blueprint, Flask, Response, current_app, request
 from service.metrics import Format, MultiprocessReader, expose, negotiate
 from service.metrics.formats import chosen
 from service.web import health_json, openapi
-from service.web.answers import (
-    JSON,
-    METRICS,
-    OK,
-    OPENAPI,
-    PREFIX,
-    PROBLEM,
-    UNAVAILABLE,
-    Answers,
-    Endpoint,
-    encode,
-    error_body,
-    problem_body,
-)
+from service.web.answers import OK, UNAVAILABLE, Answers, encode, error_body, problem_body
 from service.web.disclosure import Disclosure
+from service.web.endpoints import JSON, METRICS, OPENAPI, PREFIX, PROBLEM, Endpoint
 from service.web.front import HEADERS, NEGOTIATED
 
 if TYPE_CHECKING:

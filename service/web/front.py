@@ -14,8 +14,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from service.scoreboard import Slot
-from service.web.answers import ENDPOINTS, JSON, PREFIX, TWINS, Answers, Endpoint
+from service.web.answers import Answers
 from service.web.disclosure import Disclosure
+from service.web.endpoints import ENDPOINTS, JSON, PREFIX, TWINS, Endpoint
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

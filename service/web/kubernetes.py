@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, abort, request
 
 from service.metrics.formats import chosen
-from service.web.answers import JSON, TEXT, TWINS, Endpoint
+from service.web.endpoints import JSON, TEXT, TWINS, Endpoint
 from service.web.families import add, health, other
 from service.web.twins import Question
 

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from service.metrics import Format
 from service.web import health_json, schemas
-from service.web.answers import (
+from service.web.endpoints import (
     ENDPOINTS,
     FLEET,
     INDEX,

@@ -2,7 +2,7 @@
 
 from flask import Blueprint
 
-from service.web.answers import ENDPOINTS, INDEX
+from service.web.endpoints import ENDPOINTS, INDEX
 from service.web.families import add_endpoint, add_metrics
 
 root_health_bp = Blueprint("root_health", __name__)

@@ -2,7 +2,7 @@
 
 from flask import Blueprint
 
-from service.web.answers import ENDPOINTS, FLEET, PREFIX
+from service.web.endpoints import ENDPOINTS, FLEET, PREFIX
 from service.web.families import add_endpoint, add_metrics, add_openapi
 
 system_health_bp = Blueprint("system_health", __name__, url_prefix=PREFIX)

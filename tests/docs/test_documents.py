@@ -26,7 +26,7 @@ from service.checks import definitions
 from service.health import CODES, Status
 from service.metrics.exposition import GAUGES, TRUSTED
 from service.settings import CHECKS, PROVIDERS, Settings, SettingsError
-from service.web.answers import ENDPOINTS, FLEET, INDEX, OPENAPI, PREFIX, TWINS
+from service.web.endpoints import ENDPOINTS, FLEET, INDEX, OPENAPI, PREFIX, TWINS
 from service.web.front import HEADERS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pytest
 
 from service.health import Lifecycle
 from service.web import health_json
-from service.web.answers import ENDPOINTS, FLEET, INDEX
+from service.web.endpoints import ENDPOINTS, FLEET, INDEX
 from service.web.payload import Payload
 from tests.contract.audit import BOTH, PREFIX, WEB, Audit
 from tests.pod import Pod

@@ -17,7 +17,8 @@ import endpoints_doc
 
 from service.health import FleetView, Lifecycle, Pod, Snapshot, TaskState
 from service.web import health_json, schemas
-from service.web.answers import ENDPOINTS, FLEET, INDEX, METRICS, TWINS, error_body, problem_body
+from service.web.answers import error_body, problem_body
+from service.web.endpoints import ENDPOINTS, FLEET, INDEX, METRICS, TWINS
 from service.web.payload import Payload
 from service.web.twins import Question
 from tests import contract_examples

@@ -31,7 +31,7 @@ def generated(pod: Pod, health: bool, report: Path) -> Any:  # noqa: FBT001
         f"http://127.0.0.1:{port}/api/system/health/openapi.json",
         *("--header", f"Accept: {ACCEPT[health]}"),
         *("--checks", "all", "--exclude-checks", ",".join(NOT_HERE)),
-        *("--seed", "1", "--max-examples", "45", "--generation-database", "none"),
+        *("--seed", "1", "--max-examples", "34", "--generation-database", "none"),
         *(("--exclude-path", "/") if health else ()),  # it is the web listener's
         *("--workers", "2", "--report-json-path", str(report)),
     ]

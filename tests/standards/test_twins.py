@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from service.health import Lifecycle, Pod, TaskState
-from service.web.answers import ENDPOINTS, PREFIX, TWINS, Answers
+from service.web.answers import Answers
+from service.web.endpoints import ENDPOINTS, PREFIX, TWINS
 from service.web.payload import Payload
 from service.web.twins import Question
 from tests.contract.audit import BOTH, HEALTH, Audit

@@ -14,16 +14,8 @@ from service.health import Lifecycle, Phase, Pod, ProgressLimits, Role
 from service.health.snapshot import encode
 from service.scoreboard import Scoreboard
 from service.settings import CHECKS
-from service.web.answers import (
-    ENDPOINTS,
-    INDEX,
-    METRICS,
-    OK,
-    UNAVAILABLE,
-    Answers,
-    Endpoint,
-    error_body,
-)
+from service.web.answers import OK, UNAVAILABLE, Answers, error_body
+from service.web.endpoints import ENDPOINTS, INDEX, METRICS, Endpoint
 from service.web.payload import Answer, Payload, timestamp
 from service.web.reader import Reader
 from tests.unit.fakes import Clock

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.health import FleetView, Pod
-from service.web.answers import FLEET
+from service.web.endpoints import FLEET
 from service.web.payload import Payload
 from service.web.schemas import FLEET_POD
 from tests.unit.fakes import after

@@ -22,7 +22,7 @@ from service.health import (
     TaskState,
 )
 from service.settings import CHECKS, PROVIDERS
-from service.web.answers import ENDPOINTS, INDEX, METRICS, Endpoint
+from service.web.endpoints import ENDPOINTS, INDEX, METRICS, Endpoint
 from service.web.payload import Answer, Document, Payload, milliseconds, timestamp
 from tests.contract_examples import EXAMPLES, RAN, RESOURCES
 from tests.unit.pods import (
