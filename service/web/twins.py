@@ -61,7 +61,7 @@ def _startupz(pod: Pod) -> Parts:
     }
 
 
-TWINS: Mapping[str, Callable[[Pod], Parts]] = {
+_PARTS: Mapping[str, Callable[[Pod], Parts]] = {
     "livez": _livez,
     "readyz": _readyz,
     "startupz": _startupz,
@@ -86,7 +86,7 @@ class Question:
 
     def parts(self, pod: Pod) -> Parts:
         """The checks it is about; none where the one is none of the twin's."""
-        parts = TWINS[self.twin](pod)
+        parts = _PARTS[self.twin](pod)
         if self.only is None:
             return parts
         return {name: part for name, part in parts.items() if name == self.only}
