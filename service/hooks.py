@@ -14,10 +14,13 @@ import gc
 import logging
 import os
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +41,8 @@ HANDSHAKE = 0.2
 # A worker that lived shorter is left to the arbiter's own loop, which does not spin.
 SHORT_LIFE = 1.0
 BEAT = 500_000_000
+# Of linux/tcp.h: of a listener, the field "unacked" is the length of its queue.
+TCP_LISTEN, TCP_INFO_UNACKED, TCP_INFO_BYTES = 10, 24, 32
 
 SETTINGS = settings.load_or_exit()
 
@@ -345,7 +350,7 @@ def _beating(worker: Any, slot: scoreboard.Slot) -> Callable[[], None]:
         now = time.monotonic_ns()
         if now - last >= BEAT:
             last = now
-            slot.beat(occupied_threads(worker))
+            slot.beat(occupied_threads(worker), queued(worker), backlog(worker))
             use = pools.figures()
             if use is not None:
                 slot.pool = use
@@ -358,9 +363,25 @@ def occupied_threads(worker: Any) -> int:
     pool = getattr(worker, "tpool", None)
     if pool is None:
         return 0  # sync: there is nobody to count while its only thread is busy
-    waiting = pool._work_queue.qsize()  # noqa: SLF001 - there is no public way to ask
     idle = len(worker.keepalived_conns) + len(worker.pending_conns)
-    return max(0, int(worker.nr_conns) - int(waiting) - idle)
+    return max(0, int(worker.nr_conns) - queued(worker) - idle)
+
+
+def queued(worker: Any) -> int:
+    """Web worker. Connections it has accepted that wait for one of its threads."""
+    pool = getattr(worker, "tpool", None)
+    return 0 if pool is None else int(pool._work_queue.qsize())  # noqa: SLF001 - no public way
+
+
+def backlog(worker: Any) -> int:
+    """Web worker. Connections that wait to be accepted; 0 where the kernel does not tell."""
+    waiting = 0
+    for listener in worker.sockets:
+        with suppress(OSError):
+            info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+            if info[0] == TCP_LISTEN:
+                waiting += struct.unpack_from("=I", info, TCP_INFO_UNACKED)[0]
+    return waiting
 
 
 @never_raises

@@ -36,7 +36,7 @@ from pathlib import Path
 from service.health import Lifecycle, Phase, PoolUse, Role, WorkerSlot
 
 MAGIC = 0x6D696E6775730001  # "mingus", layout 1
-BODY_BYTES = 256 * 1024
+BODY_BYTES = 512 * 1024
 PUBLISHERS = 4  # a health worker and three that a burst of reloads left behind
 ATTEMPTS = 64
 
@@ -84,6 +84,7 @@ BUFFER_WORDS = 8 + BODY_BYTES // WORD
     S_POOL,
 ) = range(15)
 POOL_FIELDS = 6
+S_OLDEST, S_QUEUED, S_BACKLOG, S_MEMORY = range(S_POOL + POOL_FIELDS, SLOT_WORDS)
 WEB = int(Role.WEB)  # an enum's member is slow to look up, and this is every request's way
 NONE = 2**64 - 1  # a figure nobody measured
 
@@ -454,13 +455,19 @@ class Slot:
         self._words = words
         self._clock = clock
         self._lock = threading.Lock()
+        self._starts: dict[int, int] = {}  # of the requests in flight, the oldest first
+        self._started = 0
         self.number = number
 
     def assign(self, role: Role, generation: int, threads: int) -> None:
         """Gives the slot to a worker about to be forked. Arbiter only."""
         words, now = self._words, self._clock()
-        for word in (S_PID, S_START, S_IN_FLIGHT, S_OCCUPIED, S_ALL_BUSY, S_ALL_OCCUPIED, S_POOLED):
+        for word in (
+            *(S_PID, S_START, S_IN_FLIGHT, S_OCCUPIED, S_ALL_BUSY, S_ALL_OCCUPIED, S_POOLED),
+            *(S_OLDEST, S_QUEUED, S_BACKLOG, S_MEMORY),
+        ):
             words[word] = 0
+        self._starts.clear()
         words[S_ROLE], words[S_GENERATION], words[S_THREADS] = role, generation, threads
         words[S_PHASE_SINCE] = words[S_BEAT] = now
         words[S_PHASE] = Phase.BOOTING
@@ -479,10 +486,17 @@ class Slot:
         self._words[S_PHASE_SINCE] = self._words[S_BEAT] = self._clock()
         self._words[S_PHASE] = phase
 
-    def beat(self, occupied: int) -> None:
-        """The main loop's stamp, with the number of threads that connections hold."""
+    def beat(self, occupied: int, queued: int = 0, backlog: int = 0) -> None:
+        """The main loop's stamp.
+
+        Args:
+            occupied: Threads that connections hold.
+            queued: Connections that wait in this process for a thread.
+            backlog: Connections that wait in the listener's queue.
+        """
         words, now = self._words, self._clock()
         words[S_OCCUPIED], words[S_BEAT] = occupied, now
+        words[S_QUEUED], words[S_BACKLOG], words[S_MEMORY] = queued, backlog, _resident_bytes()
         if occupied < words[S_THREADS]:
             words[S_ALL_OCCUPIED] = 0
         elif not words[S_ALL_OCCUPIED]:
@@ -492,13 +506,18 @@ class Slot:
         """Whether the slot is still in that phase of that process."""
         return self._words[S_PHASE] == phase and self._words[S_PID] == pid
 
-    def request_started(self) -> None:
-        """Counts a request in. Any thread of the worker."""
-        words = self._words
+    def request_started(self) -> int:
+        """Counts a request in; its number, to count it out by. Any thread of the worker."""
+        words, starts = self._words, self._starts
         with self._lock:
+            number = self._started = self._started + 1
+            now = starts[number] = self._clock()
+            if len(starts) == 1:
+                words[S_OLDEST] = now
             words[S_IN_FLIGHT] += 1
             if words[S_IN_FLIGHT] >= words[S_THREADS]:
-                words[S_ALL_BUSY] = self._clock()
+                words[S_ALL_BUSY] = now
+        return number
 
     def request_answered(self) -> None:
         """Counts a request that was answered at once: in and out again. Any thread."""
@@ -507,10 +526,12 @@ class Slot:
             words[S_FINISHED] += words[S_ROLE] == WEB
             words[S_ALL_BUSY] = words[S_ALL_OCCUPIED] = 0
 
-    def request_finished(self) -> None:
+    def request_finished(self, number: int) -> None:
         """Counts a request out. Any thread of the worker."""
-        words = self._words
+        words, starts = self._words, self._starts
         with self._lock:
+            del starts[number]
+            words[S_OLDEST] = next(iter(starts.values()), 0)
             words[S_IN_FLIGHT] -= 1
             words[S_FINISHED] += words[S_ROLE] == WEB
             words[S_ALL_BUSY] = words[S_ALL_OCCUPIED] = 0
@@ -563,7 +584,19 @@ class Slot:
             all_busy_since=words[S_ALL_BUSY] / NANO,
             all_occupied_since=words[S_ALL_OCCUPIED] / NANO,
             finished=words[S_FINISHED],
+            oldest_since=words[S_OLDEST] / NANO,
+            queued=words[S_QUEUED],
+            backlog=words[S_BACKLOG],
+            memory_bytes=words[S_MEMORY],
         )
+
+
+def _resident_bytes() -> int:
+    """Resident memory of this process; 0 where it cannot be read."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * mmap.PAGESIZE
+    return 0
 
 
 def _size(slots: int) -> int:

@@ -5,14 +5,15 @@ it brings the clock and the bytes. So every rule of the product can be tested as
 and `make check` refuses an import that would change that.
 
 In reading order: ``status`` (the five words), ``codes`` (the reasons), ``check`` (what is
-watched), ``result`` (what a run found), ``state`` (hysteresis), ``workers`` (liveness),
-``fleet`` (the other pods), ``tasks`` (work before serving), ``snapshot`` (the verdicts),
-``schedule`` (when to run next).
+watched), ``result`` (what a run found), ``history`` (what people look at), ``state``
+(hysteresis), ``workers`` (liveness), ``fleet`` (the other pods), ``tasks`` (work before
+serving), ``snapshot`` (the verdicts), ``schedule`` (when to run next).
 """
 
 from service.health.check import Check, Kind, Scope, Thresholds
 from service.health.codes import CODES, is_code
 from service.health.fleet import FleetView, Stance
+from service.health.history import History, Sample, Transition
 from service.health.pod import Pod
 from service.health.result import CheckFailed, Probe, Result, Run
 from service.health.snapshot import Lifecycle, Snapshot
@@ -27,6 +28,7 @@ __all__ = [
     "CheckFailed",
     "CheckState",
     "FleetView",
+    "History",
     "Kind",
     "Lifecycle",
     "Phase",
@@ -37,6 +39,7 @@ __all__ = [
     "Result",
     "Role",
     "Run",
+    "Sample",
     "Scope",
     "Snapshot",
     "Stance",
@@ -44,6 +47,7 @@ __all__ = [
     "Status",
     "TaskState",
     "Thresholds",
+    "Transition",
     "WorkerSlot",
     "is_code",
     "worst",

@@ -12,6 +12,7 @@ from typing import Any
 
 from service.health.check import Check, Scope, Thresholds
 from service.health.fleet import FleetView, floored
+from service.health.history import History
 from service.health.result import Result, Run
 from service.health.state import CheckState
 from service.health.status import Status, worst
@@ -195,7 +196,12 @@ def _line(value: Any) -> bytes:
 
 def _state_document(state: CheckState) -> dict[str, Any]:
     check, run = state.check, state.run
-    document = {**_fields(state), "check": {**_fields(check)}, "run": None}
+    document = {
+        **_fields(state),
+        "check": {**_fields(check)},
+        "run": None,
+        "history": _fields(state.history),
+    }
     document["check"]["thresholds"] = _fields(check.thresholds)
     if run is not None:
         result = _fields(run.result)
@@ -219,6 +225,7 @@ def _state(entry: dict[str, Any]) -> CheckState:
     entry["check"] = Check(**check)
     entry["run"] = Run(**run) if run else None
     entry["status"] = Status(entry["status"])
+    entry["history"] = History.of(**entry["history"])
     return CheckState(**entry)
 
 

@@ -14,8 +14,11 @@ check has no reputation to protect.
 from dataclasses import dataclass, replace
 
 from service.health.check import Check
+from service.health.history import History
 from service.health.result import Run
 from service.health.status import Status
+
+NO_HISTORY = History()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class CheckState:
         passed_once: Whether it has ever been HEALTHY or WARNING in the pod's life.
         failed_runs: Unhealthy runs since the pod started.
         passed_at: End of the newest run that was not unhealthy, Unix seconds, or None.
+        history: The newest runs and turns; nothing follows from it.
     """
 
     check: Check
@@ -41,6 +45,7 @@ class CheckState:
     passed_once: bool = False
     failed_runs: int = 0
     passed_at: float | None = None
+    history: History = NO_HISTORY
 
     @classmethod
     def initial(cls, check: Check) -> "CheckState":
@@ -72,6 +77,7 @@ class CheckState:
         """The state after one more run."""
         unhealthy = run.result.status is Status.UNHEALTHY
         status, code, streak = self._damped(run, unhealthy=unhealthy)
+        before = self.at(run.finished).status
         return replace(
             self,
             status=status,
@@ -81,6 +87,7 @@ class CheckState:
             passed_once=self.passed_once or status.passes,
             failed_runs=self.failed_runs + unhealthy,
             passed_at=self.passed_at if unhealthy else run.finished_at,
+            history=self.history.after(run, before, status, code),
         )
 
     def _damped(self, run: Run, *, unhealthy: bool) -> tuple[Status, str | None, int]:

@@ -47,6 +47,11 @@ class WorkerSlot:
             monotonic seconds, 0 when one is free.
         all_occupied_since: The same for threads held by connections, 0 when one is free.
         finished: Requests web workers have finished in this slot since the pod started.
+        oldest_since: Start of the oldest request being served, monotonic seconds; 0 when there
+            is none.
+        queued: Connections that wait in the worker for one of its threads.
+        backlog: Connections that wait in the listener's queue, which all web workers share.
+        memory_bytes: Resident memory of the process, shared pages included.
     """
 
     slot: int
@@ -63,6 +68,10 @@ class WorkerSlot:
     all_busy_since: float
     all_occupied_since: float
     finished: int
+    oldest_since: float = 0.0
+    queued: int = 0
+    backlog: int = 0
+    memory_bytes: int = 0
 
     def stuck(self, now: float, limits: "ProgressLimits") -> bool:
         """Whether this worker makes no progress at ``now``."""

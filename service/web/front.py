@@ -153,7 +153,7 @@ def is_ours(path: str) -> bool:
 class _Request:
     """One request while it is served; it counts itself out exactly once."""
 
-    __slots__ = ("_begun", "_environ", "_front", "_open", "_route", "_status")
+    __slots__ = ("_begun", "_environ", "_front", "_number", "_open", "_route", "_status")
 
     def __init__(self, front: Front, environ: "WSGIEnvironment") -> None:
         self._front = front
@@ -161,13 +161,13 @@ class _Request:
         self._status = "500"
         self._route = "other"
         self._open = True
-        front.slot.request_started()
+        self._number = front.slot.request_started()
         self._begun = front.clock()
 
     def finish(self, status: str, route: str) -> None:
         front = self._front
         self._open = False
-        front.slot.request_finished()
+        front.slot.request_finished(self._number)
         took = front.clock() - self._begun
         front.count(self._environ["REQUEST_METHOD"], route, status[:3], took)
 

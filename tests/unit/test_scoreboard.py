@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,7 +67,7 @@ def test_the_layout(tmp_path: Path) -> None:
     Scoreboard.create(path, slots=3)
     words = HEADER_WORDS + PUBLISHERS + 3 * SLOT_WORDS + PUBLISHERS * 2 * BUFFER_WORDS
     assert (HEADER_WORDS, PUBLISHERS, SLOT_WORDS) == (32, 4, 24)
-    assert BUFFER_WORDS * WORD == 8 * WORD + 256 * 1024
+    assert BUFFER_WORDS * WORD == 8 * WORD + 512 * 1024
     assert path.stat().st_size == words * WORD
     with path.open("rb") as file:
         magic, slots, pid = struct.unpack("3Q", file.read(3 * WORD))
@@ -267,10 +268,9 @@ def test_a_slot_starts_afresh_but_its_count_goes_on(board: Scoreboard) -> None:
     slot.assign(Role.WEB, generation=0, threads=1)
     slot.occupy()
     for _ in range(3):
-        slot.request_started()
-        slot.request_finished()
+        slot.request_finished(slot.request_started())
     slot.request_started()
-    slot.beat(1)
+    slot.beat(1, 2, 3)
     slot.pool = PoolUse(5, 5, 0, 0, 0, 5)
     board.free(0)
     assert board.finished == 3, "a dead worker's requests were finished none the less"
@@ -279,9 +279,10 @@ def test_a_slot_starts_afresh_but_its_count_goes_on(board: Scoreboard) -> None:
     worker = slot.read()
     assert (worker.pid, worker.in_flight, worker.occupied) == (0, 0, 0)
     assert (worker.all_busy_since, worker.all_occupied_since) == (0.0, 0.0)
+    assert (worker.oldest_since, worker.queued, worker.backlog) == (0.0, 0, 0)
+    assert worker.memory_bytes == 0
     assert slot.pool is None
-    slot.request_started()
-    slot.request_finished()
+    slot.request_finished(slot.request_started())
     assert board.finished == 4
 
 
@@ -290,13 +291,12 @@ def test_requests_are_summed_over_the_web_workers(board: Scoreboard) -> None:
         slot = board.slot(number)
         slot.assign(Role.WEB, generation=0, threads=4)
         for _ in range(number + 1):
-            slot.request_started()
-    board.slot(2).request_finished()
+            newest = slot.request_started()
+    slot.request_finished(newest)
     health = board.slot(3)
     health.assign(Role.HEALTH, generation=0, threads=1)
     for _ in range(2):
-        health.request_started()
-        health.request_finished()
+        health.request_finished(health.request_started())
     health.request_started()
     assert board.in_flight == 5
     assert board.finished == 1
@@ -305,19 +305,37 @@ def test_requests_are_summed_over_the_web_workers(board: Scoreboard) -> None:
 def test_since_when_every_thread_has_been_busy(board: Scoreboard, clock: Clock) -> None:
     slot = board.slot(0)
     slot.assign(Role.WEB, generation=0, threads=2)
-    seen = []
-    for step in (
-        slot.request_started,
-        slot.request_started,
-        slot.request_finished,
-        slot.request_started,
-        slot.request_finished,
-        slot.request_finished,
-    ):
+    seen, requests = [], []
+    for step in "++-+--":
         clock.advance(1.0)
-        step()
+        if step == "+":
+            requests.append(slot.request_started())
+        else:
+            slot.request_finished(requests.pop())
         seen.append(slot.read().all_busy_since)
     assert seen == [0.0, 1002.0, 0.0, 1004.0, 0.0, 0.0]
+
+
+def test_since_when_the_oldest_request_runs(board: Scoreboard, clock: Clock) -> None:
+    slot = board.slot(0)
+    slot.assign(Role.WEB, generation=0, threads=3)
+    first, second, third = (clock.advance(1.0) or slot.request_started() for _ in range(3))
+    seen = []
+    for request in (second, first, third):
+        seen.append(slot.read().oldest_since)
+        slot.request_finished(request)
+    assert seen == [1001.0, 1001.0, 1003.0]
+    assert slot.read().oldest_since == 0.0
+
+
+def test_what_a_worker_says_of_its_queues_and_its_memory(board: Scoreboard) -> None:
+    slot = board.slot(0)
+    slot.assign(Role.WEB, generation=0, threads=3)
+    slot.beat(3, queued=5, backlog=7)
+    worker = slot.read()
+    assert (worker.occupied, worker.queued, worker.backlog) == (3, 5, 7)
+    resident = psutil.Process().memory_info().rss
+    assert resident / 2 < worker.memory_bytes < 2 * resident
 
 
 def test_since_when_every_thread_has_been_held(board: Scoreboard, clock: Clock) -> None:
@@ -329,8 +347,7 @@ def test_since_when_every_thread_has_been_held(board: Scoreboard, clock: Clock) 
         slot.beat(occupied)
         seen.append(slot.read().all_occupied_since)
     assert seen == [0.0, 1002.0, 1002.0, 1002.0, 0.0, 1006.0]
-    slot.request_started()
-    slot.request_finished()
+    slot.request_finished(slot.request_started())
     assert slot.read().all_occupied_since == 0.0, "a request that ends is progress"
     assert slot.read().beat == 1006.0
 
@@ -366,7 +383,7 @@ def test_any_size_that_fits(board: Scoreboard, size: int) -> None:
 def test_a_body_too_large_changes_nothing(board: Scoreboard) -> None:
     board.publish(1, b"body")
     before = board.newest()
-    with pytest.raises(ValueError, match="at most 262144 bytes, not 262145"):
+    with pytest.raises(ValueError, match="at most 524288 bytes, not 524289"):
         board.publish(1, bytes(BODY_BYTES + 1))
     assert board.newest() == before
 

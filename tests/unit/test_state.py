@@ -1,10 +1,22 @@
 """Hysteresis as histories: runs in, published statuses out. Section 1.4 of the contract."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.health import Check, CheckState, Result, Run, Status, Thresholds
+from service.health import (
+    Check,
+    CheckState,
+    History,
+    Result,
+    Run,
+    Status,
+    Thresholds,
+    Transition,
+)
+from service.health.history import RUNS, TRANSITIONS
 from tests.unit.fakes import HEALTHY, LETTERS, RESULTS, UNHEALTHY, WARNING, after, run
 
 histories = st.text(st.sampled_from(".wx"), max_size=40)
@@ -275,3 +287,53 @@ def test_the_newest_run_is_kept_undamped() -> None:
         newest = run(result, finished=1000.0 + count)
         state = state.observe(newest)
         assert state.run is newest
+
+
+def test_the_history_has_the_newest_runs_and_every_turn() -> None:
+    state = CheckState.initial(check())
+    for count, letter in enumerate(".x.xx..", 1):
+        state = state.observe(run(RESULTS[letter], finished=1000.0 + count, at=float(count)))
+    code = RESULTS["x"].code
+    assert [sample.status for sample in state.history.runs] == [
+        RESULTS[letter].status for letter in ".x.xx.."
+    ]
+    assert state.history.transitions == (
+        Transition(2.0, Status.WARNING, code),
+        Transition(3.0, Status.HEALTHY, None),
+        Transition(4.0, Status.WARNING, code),
+        Transition(5.0, Status.UNHEALTHY, code),
+        Transition(7.0, Status.HEALTHY, None),
+    ), "the first, at 1.0, is one too many"
+
+
+def test_the_history_is_bounded() -> None:
+    state = CheckState.initial(check())
+    for count in range(10 * RUNS):
+        found = RESULTS[".x"[count % 2]]
+        state = state.observe(run(found, finished=1000.0 + count, at=float(count)))
+    assert len(state.history.runs) == RUNS
+    assert len(state.history.transitions) == TRANSITIONS
+    assert state.history.transitions[-1].at == 10 * RUNS - 1
+
+
+def test_an_expired_result_was_a_turn_though_nobody_ran() -> None:
+    """What came after an expiry is told, whatever the status before it was."""
+    state = CheckState.initial(check()).observe(run(RESULTS["."], finished=1000.0, at=1.0))
+    later = 1000.0 + state.check.expiry + 1
+    state = state.observe(run(RESULTS["."], finished=later, at=2.0))
+    assert [transition.at for transition in state.history.transitions] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        {"runs": [["slow", 1]], "transitions": []},
+        {"runs": [[0.1, 9]], "transitions": []},
+        {"runs": [[0.1]], "transitions": []},
+        {"runs": [], "transitions": [[1.0, 4, "<b>"]]},
+        {"runs": [], "transitions": [[1.0, 4]]},
+    ],
+)
+def test_a_history_that_is_none(history: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        History.of(**history)
