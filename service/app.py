@@ -34,6 +34,7 @@ from service.web.kubernetes import twins_bp
 from service.web.payload import Payload
 from service.web.reader import Reader
 from service.web.root_health import index_bp, root_health_bp
+from service.web.status_page import status_page_bp
 from service.web.system_health import system_health_bp
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def health(
     monitor = _monitor(settings, board, instruments, redis, epoch)
     monitor.start()
     duties = WatchDuties(board, slot, epoch, monitor, redis, settings.directory, patience)
-    views = _views(settings, board)
+    views = _views(settings, board, events=True)
     families = partial(_made_families, views, Role.HEALTH)
     return _front(views, slot, instruments, families), duties
 
@@ -214,7 +215,7 @@ def _coordinator(
     return Coordinator(connected, board, probes, member)
 
 
-def _views(settings: Settings, board: Scoreboard) -> Health:
+def _views(settings: Settings, board: Scoreboard, *, events: bool = False) -> Health:
     has_redis = settings.redis_address is not None or _has_embedded(settings)
     reader = Reader(board, checks.definitions(settings, redis=has_redis), checks.limits(settings))
     payload = Payload(
@@ -231,6 +232,7 @@ def _views(settings: Settings, board: Scoreboard) -> Health:
         disclosure,
         MultiprocessReader(settings.metrics_directory),
         settings.app_version,
+        events=events,
     )
 
 
@@ -255,6 +257,7 @@ def _flask(views: Health, role: Role) -> Flask:
     app.register_blueprint(root_health_bp)
     app.register_blueprint(system_health_bp)
     app.register_blueprint(twins_bp)
+    app.register_blueprint(status_page_bp)
     if role is Role.WEB:
         app.register_blueprint(index_bp)
     report_errors(app)

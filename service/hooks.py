@@ -30,7 +30,7 @@ from service import response, scoreboard, settings
 from service.health import Phase, Role
 from service.scoreboard import Scoreboard
 from service.web_worker import become_web_worker, turn_away
-from service.worker import become_health_worker
+from service.worker import RENDERERS, become_health_worker
 
 # The age is only a sort key of the arbiter's, which stops its oldest worker first.
 LAST_TO_GO = 10**9
@@ -235,7 +235,8 @@ def pre_fork(server: Any, worker: Any) -> None:
     number = next(number for number in range(len(used) + 1) if number not in used)
     current = {seat.role for seat in seats if not seat.retiring}
     role = Role.WEB if Role.HEALTH in current else Role.HEALTH
-    board.slot(number).assign(role, board.generation, server.cfg.threads)
+    threads = RENDERERS if role is Role.HEALTH else server.cfg.threads
+    board.slot(number).assign(role, board.generation, threads)
     worker.seat = Seat(
         board=board,
         number=number,

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 from gunicorn.http import RequestParser, wsgi
 from gunicorn.workers.base import Worker
 
+from service.web.endpoints import EVENTS
 from service.web.front import hot
 
 HEAD_SECONDS = 2.0
@@ -37,6 +38,22 @@ STOP_SECONDS = HEAD_SECONDS + 1.0
 MAX_HEAD_BYTES = 16 * 1024
 MAX_CONNECTIONS = 512
 RENDERERS = 4
+MAX_STREAMS = 32
+STREAM_SECONDS = 300.0
+STREAM_LOOK = 0.2  # how often it is looked whether there is news, while somebody waits for it
+STREAM_HEAD = b"\r\n".join(
+    (
+        b"HTTP/1.1 200 OK",
+        b"Content-Type: text/event-stream",
+        b"Cache-Control: no-store",
+        b"X-Content-Type-Options: nosniff",
+        b"X-Accel-Buffering: no",  # or nginx would keep it to itself
+        b"Connection: close",
+        b"",
+        b"retry: 1000\n\n",
+    )
+)
+NEWS = b"data: news\n\n"
 BEAT = 1.0
 END_OF_HEAD = b"\r\n\r\n"
 
@@ -70,6 +87,7 @@ class Connection:
         unsent: What it has not taken yet of its answer.
         keep: Whether it may ask again.
         answered: Whether it has been answered before.
+        until: When the stream that it reads ends, monotonic seconds; 0 while it reads none.
     """
 
     __slots__ = (
@@ -81,6 +99,7 @@ class Connection:
         "server",
         "sock",
         "unsent",
+        "until",
     )
 
     def __init__(self, sock: socket.socket, address: Any, server: Any, deadline: float) -> None:
@@ -92,11 +111,12 @@ class Connection:
         self.unsent = memoryview(b"")
         self.keep = True
         self.answered = False
+        self.until = 0.0
 
     @property
     def owed(self) -> bool:
         """Whether a stopping server still owes it something: an answer, or a first hearing."""
-        return bool(self.unsent) or self.rendering or not self.answered
+        return not self.until and (bool(self.unsent) or self.rendering or not self.answered)
 
     @property
     def rendering(self) -> bool:
@@ -145,6 +165,8 @@ class HealthWorker(Worker):
         """Prepares the loop, then enters it by gunicorn's way."""
         self.leaving = False
         self.connections: set[Connection] = set()
+        self.streams: set[Connection] = set()
+        self.told = b""
         self.rendered: deque[tuple[Connection, bytes, bool]] = deque()
         self.pipelined: deque[Connection] = deque()
         super().init_process()
@@ -193,6 +215,9 @@ class HealthWorker(Worker):
             self._close_late(now)
             deadlines = (connection.deadline for connection in self.connections)
             wait = 0.1 if self.leaving else max(0.0, min([next_beat, *deadlines]) - now)
+            if self.streams:
+                self._tell_streams()
+                wait = min(wait, STREAM_LOOK)
             for key, events in self.selector.select(0.0 if self.pipelined else wait):
                 key.data(events)
             for _ in range(len(self.pipelined)):
@@ -278,8 +303,29 @@ class HealthWorker(Worker):
         elif hot(request.method, request.path, request.query, _accept(request)):
             answer, keep = self._respond(connection, request)
             self._send(connection, answer=answer, keep=keep)
+        elif _wants_events(request) and len(self.streams) < MAX_STREAMS:
+            self._begin_stream(connection)
         else:
             self.renderers.submit(self._render, connection, request)
+
+    # -- the streams of status pages: no content, only that there is news
+
+    def _begin_stream(self, connection: Connection) -> None:
+        connection.until = time.monotonic() + STREAM_SECONDS
+        self.streams.add(connection)
+        self.wsgi.slot.request_answered()
+        self.wsgi.count("GET", EVENTS, "200", 0.0)
+        self._send(connection, answer=STREAM_HEAD + NEWS, keep=False)
+
+    def _tell_streams(self) -> None:
+        version = self.wsgi.version
+        if version == self.told:
+            return
+        self.told = version
+        for connection in list(self.streams):
+            if not connection.unsent:  # else it has news to take already
+                self.selector.unregister(connection.sock)
+                self._step(connection, partial(self._send, answer=NEWS, keep=False))
 
     def _parse(self, connection: Connection, head: bytes) -> tuple[Any, bytes]:
         """The request; or None and the answer to what is not one."""
@@ -351,7 +397,9 @@ class HealthWorker(Worker):
             connection.sock, selectors.EVENT_READ, partial(self._ready, connection)
         )
         now = time.monotonic()
-        if not connection.keep:
+        if connection.until:
+            connection.deadline = connection.until
+        elif not connection.keep:
             # Closing over unread bytes would reset the connection and lose the answer.
             connection.sock.shutdown(socket.SHUT_WR)
             connection.deadline = now + LINGER_SECONDS
@@ -364,6 +412,7 @@ class HealthWorker(Worker):
 
     def _close(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self.streams.discard(connection)
         with suppress(KeyError):  # its answer may be being rendered
             self.selector.unregister(connection.sock)
         connection.sock.close()
@@ -377,6 +426,10 @@ def become_health_worker(worker: Any) -> None:
 
 def _accept(request: Any) -> str:
     return ",".join(value for name, value in request.headers if name == "ACCEPT")
+
+
+def _wants_events(request: Any) -> bool:
+    return bool(request.method == "GET" and request.path == EVENTS)
 
 
 def _has_body(request: Any) -> bool:

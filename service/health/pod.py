@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from service.health.snapshot import Snapshot
+from service.health.snapshot import Lifecycle, Snapshot
+from service.health.state import CheckState
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,23 @@ class Pod:
     booted_at: float
     uptime: float
     in_flight: int
+
+    @property
+    def obstacles(self) -> list[str]:
+        """Why it is not ready, in words, what matters most first; nothing when it is."""
+        snapshot = self.snapshot
+        starting = snapshot.lifecycle is Lifecycle.STARTING
+        if not self.readable:
+            return ["the newest publication cannot be read"]
+        found = [] if snapshot.lifecycle is Lifecycle.SERVING else [snapshot.lifecycle.value]
+        found += [
+            f"{name} {state.status.word} ({state.code})"
+            for name, state in snapshot.states.items()
+            if not state.status.passes
+            and (state.check.critical or (starting and _needed_to_start(state)))
+        ]
+        return found
+
+
+def _needed_to_start(state: CheckState) -> bool:
+    return state.run is None or (state.check.startup and not state.passed_once)

@@ -18,6 +18,7 @@ PREFIX = "/api/system/health"
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 PROBLEM = "application/problem+json"
+HTML = "text/html; charset=utf-8"
 
 Render = Callable[..., Answer]
 
@@ -212,3 +213,6 @@ METRICS = _system(
     shaped=True,
 )
 OPENAPI = f"{PREFIX}/openapi.json"
+# For people; and the stream that tells the page of news, which only the health listener has.
+PAGE = "/status"
+EVENTS = f"{PAGE}/events"

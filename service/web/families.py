@@ -33,15 +33,23 @@ class Health:
         disclosure: Who may see what.
         metrics: The reader of the pod's metric files.
         version: The application's version, for the metrics.
+        events: Whether the server tells the status page of news.
     """
 
     def __init__(
-        self, answers: Answers, disclosure: Disclosure, metrics: MultiprocessReader, version: str
+        self,
+        answers: Answers,
+        disclosure: Disclosure,
+        metrics: MultiprocessReader,
+        version: str,
+        *,
+        events: bool = False,
     ) -> None:
         self.answers = answers
         self.disclosure = disclosure
         self._metrics = metrics
         self._version = version
+        self.events = events
 
     @cached_property
     def openapi(self) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from service.scoreboard import Slot
 from service.web.answers import Answers
 from service.web.disclosure import Disclosure
-from service.web.endpoints import ENDPOINTS, JSON, PREFIX, TWINS, Endpoint
+from service.web.endpoints import ENDPOINTS, JSON, PAGE, PREFIX, TWINS, Endpoint
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -34,7 +34,7 @@ HOT = {
     for path in (endpoint.path, f"{endpoint.path}/")
 }
 
-FAMILIES = ("/health", PREFIX, *(twin.path for twin in TWINS))  # with all that is below
+FAMILIES = ("/health", PREFIX, PAGE, *(twin.path for twin in TWINS))  # with all that is below
 OUR_BEGINNINGS = (*FAMILIES, "/metrics")  # most paths are none of ours: one look tells
 
 # Method, route, HTTP status, seconds.
@@ -127,6 +127,11 @@ class Front:
         self.count(method, endpoint.path, status[:3], self.clock() - begun)
         start_response(status, _prepared(len(body), endpoint.media))
         return [] if method == "HEAD" else [body]
+
+    @property
+    def version(self) -> bytes:
+        """Changes when there is something new to say."""
+        return self._answers.reader.version
 
     def _responsible(self, environ: "WSGIEnvironment") -> "WSGIApplication":
         if self._application is not None and not is_ours(environ.get("PATH_INFO", "")):

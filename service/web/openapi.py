@@ -16,6 +16,7 @@ from service.web.endpoints import (
     JSON,
     METRICS,
     OPENAPI,
+    PAGE,
     PREFIX,
     PROBLEM,
     TWINS,
@@ -80,7 +81,7 @@ def document(payload: Payload) -> Document:
             path_of(METRICS): _exposition("system_metrics"),
             **{path: item for twin in TWINS for path, item in _twin(twin).items()},
             OPENAPI: _item("openapi", "this description", _answers({JSON: {"type": "object"}})),
-            # Pages for people: path: _item(name, summary, _answers({"text/html": schemas.TEXT})).
+            PAGE: _item("status", "all of it, for people", _answers({"text/html": schemas.TEXT})),
         },
         "components": {
             "schemas": {**schemas.COMPONENTS, **named},

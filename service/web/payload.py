@@ -126,7 +126,7 @@ class Payload:
     def __init__(self, name: str, version: str, environment: str, *, debug: bool) -> None:
         self.name = name
         self.version = version
-        self._environment = environment
+        self.environment = environment
         self._debug = debug
 
     # -- root family: flat documents
@@ -329,7 +329,7 @@ class Payload:
                 },
                 "environment": {
                     "python_version": internal(platform.python_version()),
-                    "flask_env": internal(self._environment),
+                    "flask_env": internal(self.environment),
                     "debug_mode": internal(self._debug),
                 },
             },
@@ -558,7 +558,7 @@ class Payload:
             "status": state.status.word,
             "app_name": self.name,
             "version": self.version,
-            "environment": internal(self._environment),
+            "environment": internal(self.environment),
             "debug_mode": internal(self._debug),
             "database_migrations": details.get("database_migrations", "unknown"),
             "startup_time": None if serving_at is None else timestamp(serving_at),
