@@ -26,7 +26,7 @@ from service.checks import definitions
 from service.health import CODES, Status
 from service.metrics.exposition import GAUGES, TRUSTED
 from service.settings import CHECKS, PROVIDERS, Settings, SettingsError
-from service.web.endpoints import ENDPOINTS, FLEET, INDEX, OPENAPI, PREFIX, TWINS
+from service.web.endpoints import ENDPOINTS, FLEET, INDEX, OPENAPI, PAGE, PREFIX, TWINS
 from service.web.front import HEADERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,12 +154,12 @@ METRICS_PATHS = ["/metrics", f"{PREFIX}/metrics"]
 
 
 def statuses(path: str) -> str:
-    return "200" if path in ("/", FLEET.path, OPENAPI, *METRICS_PATHS) else "200, 503"
+    return "200" if path in ("/", PAGE, FLEET.path, OPENAPI, *METRICS_PATHS) else "200, 503"
 
 
 def test_the_tables_of_paths() -> None:
     twins = (twin.path for twin in TWINS)
-    every = (*PATHS, FLEET.path, *METRICS_PATHS, OPENAPI, *twins)
+    every = (*PATHS, FLEET.path, *METRICS_PATHS, OPENAPI, *twins, PAGE)
     expected = {path: statuses(path) for path in every}
     short = rows(read(README), "Path", "The question", "Status")
     assert {path.strip("`"): status for path, _, status in short} == expected
@@ -170,6 +170,7 @@ def test_the_tables_of_paths() -> None:
     assert {path.strip("`") for path, *_, more in long if more == "yes"} == {
         *graded,
         FLEET.path,
+        PAGE,
         *METRICS_PATHS,
     }
     assert [path for path, *_ in short] == [path for path, *_ in long]

@@ -22,7 +22,7 @@ PROBES = (
 )
 METRICS = ("/metrics", "/api/system/health/metrics")
 DETAILS = [path for path in ENDPOINTS if path not in (*PROBES, *METRICS)]
-DETAILS += ["/readyz/database", "/api/system/health/openapi.json"]
+DETAILS += ["/readyz/database", "/api/system/health/openapi.json", "/status"]
 
 
 @pytest.fixture(scope="module")

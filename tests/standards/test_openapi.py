@@ -7,8 +7,10 @@ import pytest
 from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from service.web.endpoints import PAGE
 from service.web.kubernetes import twins_bp
 from service.web.root_health import index_bp, root_health_bp
+from service.web.status_page import status_page_bp
 from service.web.system_health import system_health_bp
 from tests.contract.audit import BOTH, PREFIX
 from tests.pod import Pod
@@ -42,7 +44,7 @@ def test_every_route_is_described_and_nothing_else(description: dict[str, Any]) 
 
 def routes() -> set[str]:
     app = Flask("routes", static_folder=None)
-    for blueprint in (index_bp, root_health_bp, system_health_bp, twins_bp):
+    for blueprint in (index_bp, root_health_bp, system_health_bp, twins_bp, status_page_bp):
         app.register_blueprint(blueprint)
     return {rule.rule for rule in app.url_map.iter_rules()}
 
@@ -58,7 +60,7 @@ def test_every_status_has_its_answers(description: dict[str, Any]) -> None:
     statuses = {path: set(item["get"]["responses"]) for path, item in description["paths"].items()}
     always = {"200", "405"}
     assert statuses.pop("/") == {*always, "404"}
-    for path in ("/metrics", f"{PREFIX}/metrics", PATH):
+    for path in ("/metrics", f"{PREFIX}/metrics", PATH, PAGE):
         assert statuses.pop(path) == always
     for path in ("/livez", "/readyz", "/startupz"):
         assert statuses.pop(f"{path}/{{check}}") == {*always, "503", "404"}

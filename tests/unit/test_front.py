@@ -266,6 +266,9 @@ OURS = [
     "/readyz/",
     "/readyz/database",
     "/startupz/nothing",
+    "/status",
+    "/status/",
+    "/status/events",
 ]
 THEIRS = [
     "/",
@@ -285,6 +288,8 @@ THEIRS = [
     "/readyzz",
     "/readyz-report",
     "/api/livez",
+    "/statuses",
+    "/status-report",
 ]
 
 
