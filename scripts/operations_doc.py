@@ -1,4 +1,4 @@
-"""Make the table of codes in docs/operations.md from the advice in service.cli.advice.
+"""Make the table of codes in docs/operations.md from the advice in service.advice.
 
 python scripts/operations_doc.py            print the document with a fresh table
 python scripts/operations_doc.py --write    put it into the document
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from document_blocks import run
 
-from service.cli.advice import ADVICE, LOG
+from service.advice import ADVICE, LOG
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
 

@@ -4,8 +4,8 @@ import argparse
 from typing import Any
 
 from service import settings
+from service.advice import ASKS, THRESHOLDS, advice
 from service.cli import pod as pods
-from service.cli.advice import ASKS, THRESHOLDS, advice
 from service.cli.output import pairs, say, show, span
 from service.health import CheckState
 from service.scoreboard import ScoreboardError

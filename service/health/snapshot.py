@@ -13,7 +13,7 @@ from typing import Any
 from service.health.check import Check, Scope, Thresholds
 from service.health.fleet import FleetView, floored
 from service.health.result import Result, Run
-from service.health.state import CheckState
+from service.health.state import CheckState, Told
 from service.health.status import Status, worst
 from service.health.tasks import TaskState
 
@@ -195,7 +195,8 @@ def _line(value: Any) -> bytes:
 
 def _state_document(state: CheckState) -> dict[str, Any]:
     check, run = state.check, state.run
-    document = {**_fields(state), "check": {**_fields(check)}, "run": None}
+    told = _fields(state.told) if state.told else None
+    document = {**_fields(state), "check": {**_fields(check)}, "run": None, "told": told}
     document["check"]["thresholds"] = _fields(check.thresholds)
     if run is not None:
         result = _fields(run.result)
@@ -219,6 +220,7 @@ def _state(entry: dict[str, Any]) -> CheckState:
     entry["check"] = Check(**check)
     entry["run"] = Run(**run) if run else None
     entry["status"] = Status(entry["status"])
+    entry["told"] = Told(**entry["told"]) if entry["told"] else None
     return CheckState(**entry)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from service import scoreboard
-from service.cli import advice, output, probe
+from service import advice, scoreboard
+from service.cli import output, probe
 from service.cli.pod import UNREADABLE
 from service.health import CODES, Kind, Role
 from service.scoreboard import BODY_BYTES, Scoreboard, path_of

@@ -1,4 +1,6 @@
-"""What the checks ask, and what to do about each code: for ``explain`` and the runbook.
+"""What the checks ask, and what to do about each code: for people who have to do it.
+
+``explain`` and the webhooks' messages show it.
 
 The table in docs/operations.md is made from ``ADVICE``: ``python scripts/operations_doc.py``.
 """
