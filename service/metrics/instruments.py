@@ -70,6 +70,12 @@ class Instruments:
             ("check", "to"),
             registry=None,
         )
+        self._notifications = Counter(
+            "mingus_health_notifications_total",
+            "Messages to webhooks that were taken, or given up",
+            ("target", "result"),
+            registry=None,
+        )
         self._counting: dict[tuple[str, str, str], Counting] = {}
 
     def request(self, method: str, endpoint: str, status: str, seconds: float) -> None:
@@ -105,6 +111,15 @@ class Instruments:
             self._failures.labels(check.name, result.code).inc()
         if after is not before:
             self._transitions.labels(check.name, after.word).inc()
+
+    def notified(self, target: str, result: str) -> None:
+        """Counts a message to a webhook.
+
+        Args:
+            target: ``generic`` or ``slack``.
+            result: ``sent`` or ``failed``.
+        """
+        self._notifications.labels(target, result).inc()
 
     def declare(self, checks: Iterable[Check]) -> None:
         """Shows the series of checks as 0 before their first run, so that no rise is missed.

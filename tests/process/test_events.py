@@ -1,0 +1,100 @@
+"""Failures and recoveries are told outside, once each, whoever dies in between."""
+
+import hmac
+import json
+import os
+import signal
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.pod import Pod, eventually
+from tests.servers.receiver import Message, Receiver
+from tests.servers.redis import RedisServer, binary
+
+SECRET = f"whsec_{b64encode(b'twenty-four random bytes').decode()}"
+FAILING, RESTORED = "check.failing", "check.restored"
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with RedisServer(binary("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        yield server
+
+
+def told(receiver: Receiver, **more: str) -> dict[str, str]:
+    """The settings of a pod that tells a receiver."""
+    return {
+        "HEALTH_WEBHOOK_URL": receiver.url,
+        "HEALTH_WEBHOOK_SECRET": SECRET,
+        "HEALTH_WEBHOOK_MIN_INTERVAL_SECONDS": "0",
+        **more,
+    }
+
+
+def verified(message: Message) -> bool:
+    key = b64decode(SECRET.removeprefix("whsec_"))
+    signed = f"{message.id}.{message.headers['webhook-timestamp']}.".encode() + message.body
+    right = f"v1,{b64encode(hmac.digest(key, signed, 'sha256')).decode()}"
+    return hmac.compare_digest(right, message.headers["webhook-signature"])
+
+
+def lines(pod: Pod, event: str) -> list[dict[str, object]]:
+    found = [json.loads(line) for line in pod.log.splitlines() if line.startswith("{")]
+    return [line for line in found if line["event"] == event]
+
+
+def test_an_outage_is_told_once_and_so_is_its_end(
+    make_pod: Callable[..., Pod], redis: RedisServer, receiver: Receiver
+) -> None:
+    pod = make_pod(REDIS_URL=redis.url, **told(receiver)).start()
+    redis.stop()
+    eventually(lambda: len(receiver.of("redis")) == 1, "the failure is told")
+    redis.start()
+    eventually(lambda: len(receiver.of("redis")) == 2, "the end is told")
+    pod.wait_for(200, "/health")
+    failing, restored = (each for each in receiver.taken if each.data["check"] == "redis")
+    assert all(verified(message) for message in receiver.messages)
+    assert (failing.json["type"], restored.json["type"]) == (FAILING, RESTORED)
+    assert failing.id != restored.id
+    assert failing.data["code"] == restored.data["code"] == "connection_refused"
+    assert (failing.data["ready"], restored.data["ready"]) == (False, True)
+    assert failing.data["pod"] == restored.data["pod"] == pod.board.pod_id
+    assert failing.data["failing_since"] == failing.json["timestamp"]
+    assert restored.data["failing_since"] == failing.json["timestamp"]
+    assert restored.data["lasted_seconds"] > 0
+    (line,) = lines(pod, "pod not ready")
+    assert line["codes"] == {"redis": "connection_refused"}
+    assert line["previous"] == "ready"
+    assert len(lines(pod, "pod ready")) == 1
+    assert len(lines(pod, "pod serving")) == 1
+
+
+def test_a_killed_health_worker_tells_nothing_again(
+    make_pod: Callable[..., Pod], redis: RedisServer, receiver: Receiver
+) -> None:
+    pod = make_pod(REDIS_URL=redis.url, **told(receiver)).start()
+
+    def replace() -> None:
+        old, epoch = pod.health_worker, pod.board.newest_epoch
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: pod.board.newest_epoch > epoch, "a successor publishes")
+
+    redis.stop()
+    eventually(lambda: len(receiver.of("redis")) == 1, "the failure is told")
+    replace()
+    redis.start()
+    eventually(lambda: len(receiver.of("redis")) >= 2, "the end is told, by the successor")
+    replace()
+    redis.stop()
+    eventually(lambda: receiver.of("redis")[-1][0] == FAILING, "the next failure is told")
+    # What is told more than once, for nobody knew that it was told, has one id.
+    told_ids = dict.fromkeys(receiver.of("redis"))
+    assert [word for word, _ in told_ids] == [FAILING, RESTORED, FAILING]
