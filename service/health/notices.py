@@ -76,9 +76,9 @@ class Notice:
 
     @property
     def key(self) -> str:
-        """The same for the same news, whoever tells them."""
+        """The same for the same news, whoever tells them: a failure is known by its beginning."""
         owner = self.pod if self.alone else Scope.FLEET.value
-        return f"{owner} {self.check} {self.trouble.value} {self.since_at!r}"
+        return f"{owner} {self.check} {self.trouble.value} {self.failing_since_at!r}"
 
     def told(self, at: float, pod: str) -> Told:
         """What is kept of it once it was told.
