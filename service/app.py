@@ -180,7 +180,7 @@ def _monitor(
         instruments,
         _startup(settings, board),
         fleet=coordinator,
-        notices=assembly.notifier(settings, board, instruments.notified),
+        notices=assembly.notifier(settings, board, instruments),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from service.checks import Probes, definitions, limits, registered
 from service.coordination.client import connect
 from service.health import Check, Probe, Teller
+from service.metrics import Instruments
 from service.probes.application import ApplicationProbe
 from service.probes.database import DatabaseProbe
 from service.probes.redis import Limits, RedisProbe
@@ -106,15 +107,13 @@ def _provider_probe(settings: Settings, check: Check) -> "ProviderProbe":
     )
 
 
-def notifier(
-    settings: Settings, board: Scoreboard, count: Callable[[str, str], None]
-) -> "Notifier | None":
+def notifier(settings: Settings, board: Scoreboard, instruments: Instruments) -> "Notifier | None":
     """What tells the webhooks; None where there are none.
 
     Args:
         settings: What the environment says.
         board: The pod's scoreboard.
-        count: Called with a webhook's name and what became of a message.
+        instruments: Where messages are counted.
     """
     if settings.health_webhook_url is None and settings.health_slack_webhook_url is None:
         return None
@@ -134,7 +133,8 @@ def notifier(
         if url is not None
     ]
     teller = Teller(board.pod_id, settings.health_webhook_min_interval_seconds)
-    return Notifier(targets, teller, count)
+    instruments.declare_webhooks(target.name for target in targets)
+    return Notifier(targets, teller, instruments.notified)
 
 
 def _resources_probe(settings: Settings, _check: Check) -> ResourcesProbe:

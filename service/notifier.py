@@ -274,6 +274,8 @@ class Notifier:
             wait = self.round()
             self._woken.wait(None if wait == float("inf") else wait)
             self._woken.clear()
+        for outbox in self._outboxes:  # again: an attempt may have begun meanwhile
+            outbox.stop()
 
     def round(self) -> float:
         """Does everything there is to do now; the seconds until there is more."""

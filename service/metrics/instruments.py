@@ -24,6 +24,7 @@ REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 RUN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 RESULTS = ("success", "warning", "failure", "timeout")
+NOTIFICATION_RESULTS = ("sent", "failed")
 PUBLISHED = (Status.HEALTHY, Status.WARNING, Status.UNHEALTHY)
 # The codes any check can end in, whatever it probes.
 COMMON_CODES = ("timeout", "check_failed")
@@ -136,6 +137,12 @@ class Instruments:
                 self._failures.labels(check.name, code)
             for status in PUBLISHED:
                 self._transitions.labels(check.name, status.word)
+
+    def declare_webhooks(self, targets: Iterable[str]) -> None:
+        """Shows the series of webhooks as 0 before the first message."""
+        for target in targets:
+            for result in NOTIFICATION_RESULTS:
+                self._notifications.labels(target, result)
 
     def _meet(self, method: str, endpoint: str, status: str) -> Counting:
         """The call that counts such a request; kept, for looking a label set up is slow."""
