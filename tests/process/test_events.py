@@ -6,10 +6,14 @@ import os
 import signal
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from tests.pod import Pod, eventually
+from tests.process.fleet_member import Member
+from tests.servers.providers import STRIPE, ProviderServer, status
 from tests.servers.receiver import Message, Receiver
 from tests.servers.redis import RedisServer, binary
 
@@ -98,3 +102,59 @@ def test_a_killed_health_worker_tells_nothing_again(
     # What is told more than once, for nobody knew that it was told, has one id.
     told_ids = dict.fromkeys(receiver.of("redis"))
     assert [word for word, _ in told_ids] == [FAILING, RESTORED, FAILING]
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["the same holder", "the holder is killed"])
+def test_the_fleet_tells_once_that_a_provider_fails(
+    tmp_path: Path,
+    redis: RedisServer,
+    receiver: Receiver,
+    killed: bool,  # noqa: FBT001
+) -> None:
+    with ExitStack() as stack:
+        apis = stack.enter_context(ProviderServer())
+        settings = {
+            "REDIS_URL": redis.url,
+            "HEALTH_FLEET_INTERVAL_SECONDS": "2",
+            "HEALTH_EXTERNAL_INTERVAL_SECONDS": "4",
+            **apis.environment,
+            **told(receiver),
+        }
+        members = [Member(tmp_path / name, **settings) for name in ("one", "two")]
+        for member in members:
+            stack.callback(member.kill)
+
+        def holder() -> Member | None:
+            for member in members:
+                fleet = member.fleet
+                if fleet["fresh"] and (fleet["leases"] or {}).get("checks") == fleet["this_pod"]:
+                    return member
+            return None
+
+        def seen(word: str) -> bool:
+            return all(
+                each.get("/api/system/health/external")["data"][STRIPE]["status"] == word
+                for each in members
+            )
+
+        first = eventually(holder, "a holder")
+        eventually(lambda: seen("healthy"), "all see it well")
+        name = first.name
+        apis.behave(STRIPE, status(500))
+        eventually(lambda: receiver.of(STRIPE), "the failure is told")
+        eventually(lambda: seen("unhealthy"), "all see it fail")
+        if killed:
+            members.remove(first)
+            first.kill()
+            eventually(holder, "another holds the lease")
+        apis.behave(STRIPE)
+        eventually(lambda: len(receiver.of(STRIPE)) > 1, "the end is told")
+        eventually(lambda: seen("healthy"), "all see it well again")
+        failing, restored = (each for each in receiver.taken if each.data["check"] == STRIPE)
+        assert (failing.json["type"], restored.json["type"]) == (FAILING, RESTORED)
+        assert failing.data["scope"] == restored.data["scope"] == "fleet"
+        assert failing.data["pod"] == restored.data["pod"] == name
+        assert failing.data["failing_since"] == restored.data["failing_since"]
+        assert failing.id != restored.id
+        assert verified(failing)
+        assert verified(restored)
