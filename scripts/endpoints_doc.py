@@ -473,6 +473,7 @@ def _counted() -> Iterator[Any]:
     """What a process counts, after it has counted each thing once."""
     instruments = Instruments()
     instruments.worker_started()
+    instruments.notified("generic", "sent")
     instruments.request("GET", "/health", "200", 0.001)
     failing = FAILING.snapshot.states["database"]
     if failing.run is not None:

@@ -181,6 +181,7 @@ def _monitor(
         instruments,
         _startup(settings, board),
         fleet=coordinator,
+        notices=assembly.notifier(settings, board, instruments),
     )
 
 

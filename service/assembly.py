@@ -1,4 +1,4 @@
-"""Makes the probe of each check. Where the settings meet the leaves that know neither."""
+"""Makes the probe of each check, and who is told of them. Where the settings meet the leaves."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from service.checks import Probes, definitions, limits, registered
 from service.coordination.client import connect
-from service.health import Check, Probe
+from service.health import Check, Probe, Teller
+from service.metrics import Instruments
 from service.probes.application import ApplicationProbe
 from service.probes.database import DatabaseProbe
 from service.probes.redis import Limits, RedisProbe
@@ -16,6 +17,7 @@ from service.scoreboard import Scoreboard, process_start
 from service.settings import PROVIDERS, Settings
 
 if TYPE_CHECKING:
+    from service.notifier import Notifier
     from service.probes.providers import ProviderProbe
 
 # Of its time limit a probe takes only so much, so that it can say itself what it found until
@@ -103,6 +105,36 @@ def _provider_probe(settings: Settings, check: Check) -> "ProviderProbe":
         version=settings.app_version,
         allow_insecure=settings.health_allow_insecure_providers,
     )
+
+
+def notifier(settings: Settings, board: Scoreboard, instruments: Instruments) -> "Notifier | None":
+    """What tells the webhooks; None where there are none.
+
+    Args:
+        settings: What the environment says.
+        board: The pod's scoreboard.
+        instruments: Where messages are counted.
+    """
+    if settings.health_webhook_url is None and settings.health_slack_webhook_url is None:
+        return None
+    # Here, because an HTTP client is only paid for by a pod that has somebody to tell.
+    from service import webhooks  # noqa: PLC0415
+    from service.notifier import Notifier  # noqa: PLC0415
+
+    source = webhooks.Source(
+        settings.app_name, settings.app_env, settings.app_release, settings.app_version
+    )
+    targets = [
+        webhooks.Webhook(name, url.get_secret_value(), source, render, key)
+        for name, url, render, key in (
+            ("generic", settings.health_webhook_url, webhooks.generic, settings.webhook_key),
+            ("slack", settings.health_slack_webhook_url, webhooks.slack, None),
+        )
+        if url is not None
+    ]
+    teller = Teller(board.pod_id, settings.health_webhook_min_interval_seconds)
+    instruments.declare_webhooks(target.name for target in targets)
+    return Notifier(targets, teller, instruments.notified)
 
 
 def _resources_probe(settings: Settings, _check: Check) -> ResourcesProbe:

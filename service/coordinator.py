@@ -1,7 +1,7 @@
 """One pod's part in the fleet: the loop that syncs, and the only thread that talks to Redis for it.
 
     sync      once an interval, the holder of the lease twice; at once when a check here turns
-    publish   as the holder, when a run of a fleet-scoped check has ended here
+    publish   as the holder, when a run of a fleet-scoped check has ended here, or one was told of
     look      at every pod, for the view of the fleet; the more pods, the more rarely
     leave     on a stop
 
@@ -36,6 +36,7 @@ from service.health import (
     Snapshot,
     Stance,
     Status,
+    Told,
 )
 from service.health.codes import is_code
 from service.health.snapshot import decode, encode
@@ -127,7 +128,7 @@ class Coordinator:
         self._said: Any = None
         self._version = ""
         self._shared: Mapping[str, CheckState] = {}
-        self._published: dict[str, float] = {}
+        self._published: dict[str, tuple[float, Told | None]] = {}
         self._publications = 0
         self._looked = self._pruned = float("-inf")
         self._members = "{}"
@@ -330,7 +331,8 @@ class Coordinator:
 
     def _news(self) -> bool:
         return self._term.held(self._clock()) is not None and any(
-            state.run.finished > self._published.get(name, float("-inf"))
+            state.run.finished > self._published.get(name, (float("-inf"), None))[0]
+            or state.told not in (None, self._published[name][1])
             for name, state in self._own().items()
             if state.run is not None
         )
@@ -355,9 +357,9 @@ class Coordinator:
         )
         if accepted:
             self._version = version
-            self._published.update(
-                {name: state.run.finished for name, state in states.items() if state.run}
-            )
+            for name, state in states.items():
+                if state.run is not None:
+                    self._published[name] = state.run.finished, state.told
 
     def _adopt(self, synced: Synced, at: float) -> None:
         """Takes in published results; their age counts from their run, by the server's clock."""
@@ -375,7 +377,7 @@ class Coordinator:
         }
         for name, state in self._shared.items():
             if state.run is not None:
-                self._published[name] = state.run.finished
+                self._published[name] = state.run.finished, state.told
 
 
 def _members(about: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -389,7 +391,11 @@ def _moved(state: CheckState, shift: float) -> CheckState | None:
     """A state of another pod in this pod's time; None for one that cannot be."""
     if state.run is None or not (state.code is None or is_code(state.code)):
         return None
-    return replace(state, run=replace(state.run, finished=state.run.finished + shift))
+    return replace(
+        state,
+        run=replace(state.run, finished=state.run.finished + shift),
+        since=None if state.since is None else state.since + shift,
+    )
 
 
 class _Connected:

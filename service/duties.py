@@ -89,7 +89,7 @@ class WatchDuties:
         now = self._clock()
         if self._leaving_since is None:
             self._leaving_since = now
-            self._monitor.startup.stop()  # a successor goes on, or nobody is to start any more
+            self._monitor.retire()
         if now - self._leaving_since > self._patience:
             return True
         if self._board.generation != self._generation:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -23,6 +23,7 @@ from service.health import (
     Check,
     CheckFailed,
     CheckState,
+    Event,
     FleetView,
     Phase,
     Probe,
@@ -32,9 +33,12 @@ from service.health import (
     Scope,
     Snapshot,
     Stance,
+    Standing,
     Status,
     TaskState,
+    Told,
 )
+from service.health.events import pod_turned, turned
 from service.health.schedule import first_start, next_alone, next_start
 from service.health.snapshot import Encoder, decode
 from service.probes.errors import mask
@@ -138,6 +142,39 @@ class NoTasks:
     def states(self) -> Mapping[str, TaskState]:
         """None."""
         return {}
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Nothing to do."""
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+
+class Notices(Protocol):
+    """Those outside who hear of what turns. Nothing in it waits."""
+
+    def told(self) -> Mapping[str, Told]:
+        """What was told since this was last asked, by check. It is in the next snapshot told."""
+
+    def tell(self, snapshot: Snapshot, stance: Stance) -> None:
+        """Says what is published, and whether this pod speaks for the fleet."""
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Begins; ``changed`` is called whenever something was told."""
+
+    def stop(self) -> None:
+        """Ends it. May be called more than once."""
+
+
+class NoNotices:
+    """Nobody outside wants to hear."""
+
+    def told(self) -> Mapping[str, Told]:
+        """Nothing."""
+        return {}
+
+    def tell(self, snapshot: Snapshot, stance: Stance) -> None:
+        """Nobody listens."""
 
     def start(self, changed: Callable[[], None]) -> None:
         """Nothing to do."""
@@ -273,6 +310,7 @@ class Monitor:
         recorder: Where finished runs are counted.
         startup: What is done once, before the pod serves.
         fleet: The other pods.
+        notices: Who hears of what turns.
         clock: Monotonic seconds.
         wall: Unix seconds.
         chance: Random numbers in [0, 1).
@@ -287,12 +325,14 @@ class Monitor:
         startup: Startup,
         *,
         fleet: Fleet | None = None,
+        notices: Notices | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,  # noqa: TID251 - for display
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._scoreboard = scoreboard
         self._fleet: Fleet = fleet or NoFleet()
+        self._notices: Notices = notices or NoNotices()
         self._encode = Encoder()
         self._epoch = epoch
         self._recorder = recorder
@@ -316,6 +356,7 @@ class Monitor:
         self._published = float("-inf")
         self._tasks = startup.states()
         self._logged: dict[str, tuple[tuple[Status, str | None], float]] = {}
+        self._standing: tuple[Standing, float] | None = None
         self.ticked = now
 
     def _first_due(self, name: str, now: float) -> float:
@@ -338,16 +379,23 @@ class Monitor:
         """Begins to watch."""
         self._thread.start()
         self._fleet.start()
+        self._notices.start(self._woken.set)
         self.startup.start(self._woken.set)
 
     def stop(self) -> None:
         """Ends the loop; a run under way is given up. May be called more than once."""
         self._stopping.set()
         self._woken.set()
+        self._notices.stop()
         self._fleet.stop()
         self.startup.stop()
         for runner in self._runners.values():
             runner.close()
+
+    def retire(self) -> None:
+        """A successor goes on with what is not done yet, or nobody is to begin it any more."""
+        self.startup.stop()
+        self._notices.stop()
 
     def stalled(self, limit: float) -> bool:
         """Whether the loop has done nothing for so many seconds, or has died."""
@@ -372,6 +420,7 @@ class Monitor:
         """Does everything that is due now, and returns the seconds until there is more."""
         changed = [name for name, runner in self._runners.items() if self._collect(name, runner)]
         changed += self._adopt()
+        changed += self._note()
         for runner in self._runners.values():
             if runner.started is None and self._clock() >= self._start_of(runner.check):
                 runner.start()
@@ -413,17 +462,39 @@ class Monitor:
         mine, check = self._states[name], self._runners[name].check
         if theirs.run is None or not self._fleet.shares(check):
             return False
-        if mine.run is not None and mine.run.finished >= theirs.run.finished:
+        # The same run again brings what was told of it since.
+        if mine.run is not None and mine.run.finished_at == theirs.run.finished_at:
+            known = mine.told == theirs.told
+        else:
+            known = mine.run is not None and mine.run.finished >= theirs.run.finished
+        if known:
             return False
         self._states[name] = replace(
             theirs,
             check=check,
+            told=mine.told if self._owes(mine.told) else theirs.told,
             passed_once=mine.passed_once or theirs.passed_once,
             failed_runs=mine.failed_runs,
         )
         self._schedule(name)
-        self._report(self._states[name], theirs.run)
+        self._report(mine.at(theirs.run.finished), self._states[name], theirs.run)
         return True
+
+    def _note(self) -> list[str]:
+        """Keeps what was told outside; the names of those checks."""
+        told = self._notices.told()
+        for name, news in told.items():
+            self._states[name] = replace(self._states[name], told=news)
+        return list(told)
+
+    def _owes(self, told: Told | None) -> bool:
+        """Whether this pod has told a failure for itself alone, and so has to tell its end."""
+        return (
+            told is not None
+            and told.alone
+            and told.trouble > 0
+            and told.pod == self._scoreboard.pod_id
+        )
 
     def _schedule(self, name: str) -> None:
         self._due[name] = next_start(self._states[name], self._chance())
@@ -434,14 +505,14 @@ class Monitor:
         run = runner.poll()
         if run is None:
             return False
-        before = self._states[name].at(run.finished).status
+        before = self._states[name].at(run.finished)
         check = runner.check
         if self._fleet.shares(check) and self._fleet.stance() is not Stance.HOLDER:
             check = replace(check, scope=Scope.POD)
         state = self._states[name] = replace(self._states[name], check=check).observe(run)
         self._schedule(name)
-        self._recorder.run_finished(state.check, run, before, state.status)
-        self._report(state, run)
+        self._recorder.run_finished(state.check, run, before.status, state.status)
+        self._report(before, state, run)
         return True
 
     def _latch(self, now: float) -> None:
@@ -466,8 +537,30 @@ class Monitor:
         self._scoreboard.publish(self._epoch, self._encode(snapshot))
         self._published = now
         self._fleet.tell(snapshot)
+        board = self._scoreboard
+        if board.newest_epoch > self._epoch:
+            return  # a successor publishes, and tells
+        snapshot = replace(snapshot, lifecycle=board.lifecycle, serving_at=board.serving_at)
+        self._report_pod(snapshot.at(now), now)
+        self._notices.tell(snapshot, self._fleet.stance())
 
-    def _report(self, state: CheckState, run: Run) -> None:
+    def _report_pod(self, snapshot: Snapshot, now: float) -> None:
+        """One log line when the pod gets into traffic or out of it, with the reason."""
+        before, since = self._standing or (Standing.of(snapshot), now)
+        event = pod_turned(before, snapshot, self._wall(), now - since)
+        if event is None:
+            self._standing = before, since
+            return
+        after = Standing(event.after)
+        self._standing = after, now
+        said = {Standing.READY: "pod ready", Standing.MAINTENANCE: "pod in maintenance"}
+        if after is Standing.NOT_READY:
+            log.warning("pod not ready", codes=event.codes, **_lasted(event))
+        elif after in said and before is not Standing.STARTING:
+            log.info(said[after], **_lasted(event))
+        # That it serves, or drains, is said by who sees to it.
+
+    def _report(self, before: CheckState, state: CheckState, run: Run) -> None:
         """One log line for each change, and one a minute while something is wrong."""
         name, now = state.check.name, run.finished
         news, usual = (state.status, state.code), (Status.HEALTHY, None)
@@ -475,6 +568,8 @@ class Monitor:
         if news == said and (news == usual or now - since < REPEAT_LOG):
             return
         self._logged[name] = news, now
+        view = self._fleet.view()
+        event = turned(before, state, view and view.at(now))
         write = log.info if state.status is Status.HEALTHY else log.warning
         write(
             "check status",
@@ -483,7 +578,15 @@ class Monitor:
             code=state.code,
             reason=run.result.reason,
             duration_ms=round(run.duration * 1000, 2),
+            **_lasted(event),
         )
+
+
+def _lasted(event: Event | None) -> dict[str, Any]:
+    """What the line of a change says of what was before."""
+    if event is None or event.lasted is None:
+        return {}
+    return {"previous": event.before, "previous_seconds": round(event.lasted, 2)}
 
 
 def _result(found: object) -> Result:

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+from base64 import b64decode
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -31,6 +32,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 EX_CONFIG = 78
 MIN_TOKEN_LENGTH = 16
 MIN_REMOTE_INTERVAL = 15.0
+# Of a key that signs webhooks; see standardwebhooks.com.
+KEY_BYTES = range(24, 65)
 
 PROVIDERS = ("supabase_api", "stripe_api", "email_service_resend", "sms_service_twilio")
 CHECKS = ("database", "redis", *PROVIDERS, "system_resources", "application")
@@ -280,7 +283,8 @@ class Settings(BaseSettings):
         alias="external_api_timeout_threshold_ms",
     )
     health_allow_insecure_providers: bool = _var(
-        default=False, description="send credentials over plain `http` to other hosts than loopback"
+        default=False,
+        description="send credentials and webhooks over plain `http` to other hosts than loopback",
     )
 
     # -- Resources
@@ -354,6 +358,21 @@ class Settings(BaseSettings):
     )
     health_boot_seconds: Seconds = _var(60, "time a worker may take to boot")
 
+    # -- Events
+    health_webhook_url: SecretStr | None = _var(
+        None, "where failures and recoveries are told by POST, signed; `https`"
+    )
+    health_webhook_secret: SecretStr | None = _var(
+        None,
+        "signs what is sent there: `whsec_` and 24 to 64 random bytes in base64",
+    )
+    health_slack_webhook_url: SecretStr | None = _var(
+        None, "incoming webhook of Slack, or of what understands its `text`; `https`"
+    )
+    health_webhook_min_interval_seconds: Annotated[float, Field(ge=0, le=86400)] = _var(
+        60, "time from one message about a check to the next at least; what passes is not told"
+    )
+
     # -- Disclosure
     health_trusted_networks: Networks = _var(
         "loopback", "CIDRs and the words `loopback` and `private`"
@@ -375,6 +394,7 @@ class Settings(BaseSettings):
             raise _wrong("HEALTH_PORT must differ from PORT")
         self._check_names()
         self._check_provider_interval()
+        self._check_webhooks()
         missing = [name for name in self.health_require_configured if not self.configured(name)]
         if missing:
             raise _wrong(
@@ -405,6 +425,30 @@ class Settings(BaseSettings):
                 "HEALTH_EXTERNAL_INTERVAL_SECONDS must be at least 15: the calls count against "
                 f"the account's rate limit ({remote[0]})"
             )
+
+    def _check_webhooks(self) -> None:
+        for variable in ("health_webhook_url", "health_slack_webhook_url"):
+            url = getattr(self, variable)
+            if url is not None:
+                _check_receiver(variable, url, insecure=self.health_allow_insecure_providers)
+        if self.health_webhook_url is not None and self.health_webhook_secret is None:
+            raise _wrong("HEALTH_WEBHOOK_URL needs HEALTH_WEBHOOK_SECRET, which is not set")
+        if self.webhook_key is not None and len(self.webhook_key) not in KEY_BYTES:
+            raise _wrong(
+                "HEALTH_WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64, as from "
+                "openssl rand -base64 32"
+            )
+
+    @property
+    def webhook_key(self) -> bytes | None:
+        """The bytes that sign the generic webhook; none where they cannot be read."""
+        if self.health_webhook_secret is None:
+            return None
+        try:
+            text = self.health_webhook_secret.get_secret_value().removeprefix("whsec_")
+            return b64decode(text, validate=True)
+        except ValueError:
+            return b""
 
     def provider_base(self, name: str) -> str:
         """Base URL of a provider, by the name of its check."""
@@ -476,6 +520,25 @@ class Settings(BaseSettings):
         login = f"{user}:{word}@" if user or word else ""
         host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
         return f"redis://{login}{host}:{self.redis_port}/{self.redis_db}"
+
+
+def _check_receiver(variable: str, url: SecretStr, *, insecure: bool) -> None:
+    """Refuses a URL that messages must not be sent to."""
+    text = url.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        host = (parts.hostname or "").encode("idna")  # an empty label, or one that is too long
+        _ = parts.port  # no number, or too high
+    except ValueError:
+        parts, host = urlsplit(""), b""
+    odd = not re.fullmatch(r"[!-~]+", text) or "\\" in text or "@" in parts.netloc
+    if odd or not host or parts.scheme not in ("http", "https") or parts.fragment:
+        raise _wrong(f"{variable.upper()} must look like https://host/path")
+    if parts.scheme == "http" and not (insecure or is_loopback(text)):
+        raise _wrong(
+            f"{variable.upper()} must be https, but for loopback addresses; "
+            "HEALTH_ALLOW_INSECURE_PROVIDERS allows any"
+        )
 
 
 CONFIGURED_BY = {

@@ -14,7 +14,7 @@ from service.health.check import Check, Scope, Thresholds
 from service.health.fleet import FleetView, floored
 from service.health.history import History
 from service.health.result import Result, Run
-from service.health.state import CheckState
+from service.health.state import CheckState, Told
 from service.health.status import Status, worst
 from service.health.tasks import TaskState
 
@@ -200,6 +200,7 @@ def _state_document(state: CheckState) -> dict[str, Any]:
         **_fields(state),
         "check": {**_fields(check)},
         "run": None,
+        "told": _fields(state.told) if state.told else None,
         "history": _fields(state.history),
     }
     document["check"]["thresholds"] = _fields(check.thresholds)
@@ -226,6 +227,7 @@ def _state(entry: dict[str, Any]) -> CheckState:
     entry["run"] = Run(**run) if run else None
     entry["status"] = Status(entry["status"])
     entry["history"] = History.of(**entry["history"])
+    entry["told"] = Told(**entry["told"]) if entry["told"] else None
     return CheckState(**entry)
 
 

@@ -22,6 +22,27 @@ NO_HISTORY = History()
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What somebody outside was last told about a check; see ``notices``.
+
+    Attributes:
+        trouble: How bad it was said to be, the number of a ``Trouble``.
+        code: Why, a word of the vocabulary; None when it was said to work.
+        since_at: Since when it was like that, Unix seconds.
+        at: When that was told, Unix seconds.
+        pod: Id of the pod that told it.
+        alone: Whether that pod spoke for itself, and not for the fleet.
+    """
+
+    trouble: int
+    code: str | None
+    since_at: float
+    at: float
+    pod: str
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CheckState:
     """Where a check stands.
 
@@ -35,6 +56,9 @@ class CheckState:
         failed_runs: Unhealthy runs since the pod started.
         passed_at: End of the newest run that was not unhealthy, Unix seconds, or None.
         history: The newest runs and turns; nothing follows from it.
+        since: When the published status began, monotonic seconds; None before the first result.
+        since_at: The same, Unix seconds.
+        told: What was last told about it, None when nothing ever was.
     """
 
     check: Check
@@ -46,6 +70,9 @@ class CheckState:
     failed_runs: int = 0
     passed_at: float | None = None
     history: History = NO_HISTORY
+    since: float | None = None
+    since_at: float | None = None
+    told: Told | None = None
 
     @classmethod
     def initial(cls, check: Check) -> "CheckState":
@@ -70,7 +97,12 @@ class CheckState:
             return self
         bare = replace(self.run.result, details={}, response_time=None)
         return replace(
-            self, status=Status.UNKNOWN, code="stale", run=replace(self.run, result=bare)
+            self,
+            status=Status.UNKNOWN,
+            code="stale",
+            run=replace(self.run, result=bare),
+            since=self.run.finished + self.check.expiry,
+            since_at=self.run.finished_at + self.check.expiry,
         )
 
     def observe(self, run: Run) -> "CheckState":
@@ -78,6 +110,7 @@ class CheckState:
         unhealthy = run.result.status is Status.UNHEALTHY
         status, code, streak = self._damped(run, unhealthy=unhealthy)
         before = self.at(run.finished).status
+        lasts = self.since is not None and status is before
         return replace(
             self,
             status=status,
@@ -88,6 +121,8 @@ class CheckState:
             failed_runs=self.failed_runs + unhealthy,
             passed_at=self.passed_at if unhealthy else run.finished_at,
             history=self.history.after(run, before, status, code),
+            since=self.since if lasts else run.finished,
+            since_at=self.since_at if lasts else run.finished_at,
         )
 
     def _damped(self, run: Run, *, unhealthy: bool) -> tuple[Status, str | None, int]:

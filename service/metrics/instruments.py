@@ -24,6 +24,7 @@ REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 RUN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 RESULTS = ("success", "warning", "failure", "timeout")
+NOTIFICATION_RESULTS = ("sent", "failed")
 PUBLISHED = (Status.HEALTHY, Status.WARNING, Status.UNHEALTHY)
 # The codes any check can end in, whatever it probes.
 COMMON_CODES = ("timeout", "check_failed")
@@ -70,6 +71,12 @@ class Instruments:
             ("check", "to"),
             registry=None,
         )
+        self._notifications = Counter(
+            "mingus_health_notifications_total",
+            "Messages to webhooks that were taken, or given up",
+            ("target", "result"),
+            registry=None,
+        )
         self._counting: dict[tuple[str, str, str], Counting] = {}
 
     def request(self, method: str, endpoint: str, status: str, seconds: float) -> None:
@@ -106,6 +113,15 @@ class Instruments:
         if after is not before:
             self._transitions.labels(check.name, after.word).inc()
 
+    def notified(self, target: str, result: str) -> None:
+        """Counts a message to a webhook.
+
+        Args:
+            target: ``generic`` or ``slack``.
+            result: ``sent`` or ``failed``.
+        """
+        self._notifications.labels(target, result).inc()
+
     def declare(self, checks: Iterable[Check]) -> None:
         """Shows the series of checks as 0 before their first run, so that no rise is missed.
 
@@ -121,6 +137,12 @@ class Instruments:
                 self._failures.labels(check.name, code)
             for status in PUBLISHED:
                 self._transitions.labels(check.name, status.word)
+
+    def declare_webhooks(self, targets: Iterable[str]) -> None:
+        """Shows the series of webhooks as 0 before the first message."""
+        for target in targets:
+            for result in NOTIFICATION_RESULTS:
+                self._notifications.labels(target, result)
 
     def _meet(self, method: str, endpoint: str, status: str) -> Counting:
         """The call that counts such a request; kept, for looking a label set up is slow."""

@@ -2,47 +2,35 @@
 
 What differs between them is a row of ``PROVIDERS``: what to ask for, how to log in, which
 JSON is expected, and which refusal only says that a key is restricted. From the deadline to
-the code, everything else is the same for all.
-
-The deadline counts for a run as a whole. Requests limits each read but not their sum, so a
-server that sends a byte a second could hold a run for hours; a timer cuts its connection
-from outside instead (``Line``), be it in the dial, the TLS handshake, the headers or the
-body. Only the name lookup cannot be cut: the monitor abandons a thread that hangs in one.
+the code, everything else is the same for all. The deadline counts for a run as a whole (see
+``http``); the monitor abandons a thread that hangs in a name lookup.
 """
 
-import json
 import re
-import socket
-import threading
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import partial
 from http import HTTPStatus
-from http.client import HTTPException, IncompleteRead
 from ipaddress import ip_address
 from time import monotonic
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote, urlsplit
 
-from requests import PreparedRequest, Request, Response
-from requests.adapters import HTTPAdapter
-from requests.exceptions import ContentDecodingError
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, NewConnectionError
-
 from service.health import Result, is_code
-from service.probes.errors import causes, mask, os_error_code
+from service.probes.errors import mask
+from service.probes.http import (
+    NO_ANSWER,
+    Answer,
+    Line,
+    Resolve,
+    ask,
+    lookup,
+    prepared,
+    retry_after,
+    without_answer,
+)
 
-MAX_BODY_BYTES = 64 * 1024
 EXCERPT_CHARACTERS = 200
-
-# What getaddrinfo returns for each address of a name.
-Address = tuple[Any, Any, int, str, Any]
-Resolve = Callable[[str, int], list[Address]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,156 +147,6 @@ TWILIO = Provider(
 PROVIDERS = {row.name: row for row in (SUPABASE, STRIPE, RESEND, TWILIO)}
 
 
-def _lookup(host: str, port: int) -> list[Address]:
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-
-class Line:
-    """The connection of one run, which any thread may cut.
-
-    It is cut by shutting down a duplicate of the socket. That ends the connection for
-    whoever reads it, also during a TLS handshake, which takes the original out of reach;
-    and no other file can have got the number of a descriptor that is still held here.
-    """
-
-    def __init__(self, timeout: float, resolve: Resolve = _lookup) -> None:
-        self._deadline = monotonic() + timeout
-        self._resolve = resolve
-        self._timer = threading.Timer(timeout, self.cut)
-        self._timer.daemon = True
-        self._lock = threading.Lock()
-        self._spare: socket.socket | None = None
-        self._is_cut = False
-
-    def __enter__(self) -> Self:
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        self._watch(None)
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the deadline has passed or somebody lost patience before it did."""
-        return self._is_cut
-
-    def cut(self) -> None:
-        """End the connection, now and for every later dial. From any thread, idempotent."""
-        with self._lock:
-            self._is_cut = True
-            if self._spare is not None:
-                with suppress(OSError):  # the peer was faster
-                    self._spare.shutdown(socket.SHUT_RDWR)
-
-    def dial(self, host: str, port: int) -> socket.socket:
-        """A TCP connection to the first address of a name that accepts one.
-
-        The addresses share the time that is left, so that a silent one leaves some.
-
-        Raises:
-            OSError: The name does not resolve, or no address of it accepts.
-        """
-        addresses = self._resolve(host, port)
-        failure = OSError(f"{host} has no address")
-        for tried, address in enumerate(addresses):
-            patience = self._remaining() / (len(addresses) - tried)
-            try:
-                return self._connect(address, patience)
-            except OSError as error:
-                failure = error
-        raise failure
-
-    def _connect(self, address: Address, patience: float) -> socket.socket:
-        family, kind, protocol, _, where = address
-        sock = socket.socket(family, kind, protocol)
-        try:
-            self._watch(sock)
-            sock.settimeout(patience)
-            sock.connect(where)
-            # Asked again: a cut finds nothing to shut down before the connect has begun.
-            sock.settimeout(self._remaining())
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    def _watch(self, sock: socket.socket | None) -> None:
-        spare = sock and sock.dup()
-        with self._lock:
-            spare, self._spare = self._spare, spare
-        if spare is not None:
-            spare.close()
-
-    def _remaining(self) -> float:
-        left = self._deadline - monotonic()
-        if self._is_cut or left <= 0:
-            raise TimeoutError("no time is left to dial")
-        return left
-
-
-class _Dialled(HTTPConnection):
-    """An HTTP connection over a line."""
-
-    def __init__(self, line: Line, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._line = line
-
-    def _new_conn(self) -> socket.socket:
-        try:
-            return self._line.dial(self.host.strip("[]"), self.port)
-        except OSError as error:
-            # As it is, urllib3 takes a broken pipe for one of a request that was sent.
-            raise NewConnectionError(self, str(error)) from error
-
-
-class _DialledTls(_Dialled, HTTPSConnection):
-    """An HTTPS connection over a line."""
-
-
-class _Adapter(HTTPAdapter):
-    """Requests' transport over a line; one for each run.
-
-    It is used without a Session, which would read the environment for proxies and
-    passwords and, without following a redirect, the whole of its body.
-    """
-
-    def __init__(self, line: Line) -> None:
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
-        self._line = line
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        """The connection pool for a request, its connections dialled over the line."""
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        kind = _DialledTls if pool.scheme == "https" else _Dialled
-        pool.ConnectionCls = partial(kind, self._line)
-        return pool
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """A complete answer; of a body that is too long only the beginning."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def document(self) -> object:
-        """What the body says as JSON; None when it is none or is too long."""
-        if len(self.body) > MAX_BODY_BYTES:
-            return None
-        try:
-            document: object = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return None
-        return document
-
-    @property
-    def excerpt(self) -> str:
-        return self.body.decode(errors="replace")
-
-
 class ProviderProbe:
     """Asks one provider whether our calls would work. For one thread, ``close`` apart.
 
@@ -333,7 +171,7 @@ class ProviderProbe:
         slow_ms: float = 3000.0,
         version: str = "",
         allow_insecure: bool = False,
-        resolve: Resolve = _lookup,
+        resolve: Resolve = lookup,
     ) -> None:
         self._provider = provider
         self._timeout = timeout
@@ -347,9 +185,8 @@ class ProviderProbe:
             _check_credentials(credentials)
             login = provider.login(credentials)
             self._secrets += tuple(login.values())
-            self._request = _prepared(
-                base.rstrip("/") + provider.path_of(credentials), login, version
-            )
+            url = base.rstrip("/") + provider.path_of(credentials)
+            self._request = prepared("GET", url, login, version)
         except ValueError as error:
             self._fault = str(error)
 
@@ -361,9 +198,9 @@ class ProviderProbe:
         self._line = line = Line(self._timeout, self._resolve)
         try:
             with line:
-                answer = self._ask(line)
-        except (OSError, HTTPError) as error:
-            code = "timeout" if line.is_cut else _code_without_answer(error)
+                answer = ask(line, self._request, self._timeout)
+        except NO_ANSWER as error:
+            code = without_answer(line, error)
             return self._failed(code, f"{type(error).__name__}: {error}")
         return self._judged(answer, monotonic() - started)
 
@@ -372,17 +209,7 @@ class ProviderProbe:
         if self._line is not None:
             self._line.cut()
 
-    def _ask(self, line: Line) -> _Answer:
-        with closing(_Adapter(line)) as adapter:
-            response = adapter.send(self._request, stream=True, timeout=self._timeout)
-            with response:
-                answer = _Answer(response.status_code, response.headers, _body(response))
-        # A body that ends with its connection looks complete when the connection is cut.
-        if line.is_cut:
-            raise TimeoutError(f"no complete answer within {self._timeout} s")
-        return answer
-
-    def _judged(self, answer: _Answer, elapsed: float) -> Result:
+    def _judged(self, answer: Answer, elapsed: float) -> Result:
         code = self._provider.verdict(answer.status, answer.document)
         if code is None and elapsed * 1000 > self._slow_ms:
             code = "slow_response"
@@ -393,7 +220,7 @@ class ProviderProbe:
         if code is None:
             return Result(**measured)
         if code == "rate_limited":
-            measured["retry_after"] = _retry_after(answer.headers)
+            measured["retry_after"] = retry_after(answer.headers)
         told = f"HTTP {answer.status} after {elapsed:.3f} s"
         # What a 200 says of the account is nobody's business, the log's neither.
         if answer.status != HTTPStatus.OK:
@@ -406,22 +233,6 @@ class ProviderProbe:
 
     def _masked(self, text: str) -> str:
         return mask(text, *self._secrets)
-
-
-def _prepared(url: str, login: Mapping[str, str], version: str) -> PreparedRequest:
-    """The request of every run.
-
-    Raises:
-        ValueError: There can be no such request.
-    """
-    headers = {
-        "Accept": "application/json",
-        "Accept-Encoding": "identity",
-        "Connection": "close",
-        "User-Agent": f"mingus-health/{version.encode('ascii', 'replace').decode()}",
-        **login,
-    }
-    return Request("GET", url, headers=headers).prepare()
 
 
 def _check_credentials(credentials: Credentials) -> None:
@@ -461,49 +272,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _body(response: Response) -> bytes:
-    """The body, cut off where it is longer than it may be."""
-    body = bytearray()
-    for piece in response.iter_content(8192):
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            break
-    return bytes(body[: MAX_BODY_BYTES + 1])
-
-
-def _code_without_answer(error: BaseException) -> str:
-    code = os_error_code(error)
-    if code is None and any(map(_speaks_no_http, causes(error))):
-        return "invalid_response"
-    return code or "connection_lost"
-
-
-def _speaks_no_http(error: BaseException) -> bool:
-    if isinstance(error, IncompleteRead):
-        return False
-    return isinstance(error, HTTPException | ContentDecodingError)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds a provider asks to be left alone for, or None.
-
-    A date counts from the provider's own, so that neither clock has to be right.
-    """
-    value = headers.get("Retry-After", "")
-    if re.fullmatch(r"\d{1,9}", value):
-        return float(value)
-    until = _http_date(value)
-    if until is None:
-        return None
-    now = _http_date(headers.get("Date", "")) or datetime.now(UTC)
-    return max(0.0, (until - now).total_seconds())
-
-
-def _http_date(value: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -11,7 +11,7 @@ import pytest
 from service.coordination.client import connect
 from service.coordination.lease import keyspace
 from service.coordinator import MAX_MEMBERS_BYTES, RETRY_LAST, Coordinator, Member, _members
-from service.health import Check, CheckState, ProgressLimits, Scope, Snapshot, Stance, Status
+from service.health import Check, CheckState, ProgressLimits, Scope, Snapshot, Stance, Status, Told
 from service.scoreboard import Scoreboard
 from tests.servers.redis import RedisServer, binary
 from tests.unit.fakes import Clock, after
@@ -114,6 +114,28 @@ def test_results_go_from_the_holder_to_the_others(make: Make, server: RedisServe
     one.tell(ran("ww", one.clock))
     one.sync()
     assert server.admin.get(f"{KEYS}result:version") == version, "the same run is no news"
+
+
+def test_what_was_told_goes_to_the_others_with_the_result(make: Make) -> None:
+    one, two = make(), make()
+    one.sync()
+    two.sync()
+    one.clock.advance(1.0)
+    state = ran("xx", one.clock)
+    one.tell(state)
+    one.coordinator.round(float("inf"))
+    told = Told(1, "connection_refused", 1.7e9, 1.7e9, one.board.pod_id, alone=False)
+    one.tell(replace(state, told=told))
+    assert one.coordinator._news(), "it is news, though the run is not"
+    one.coordinator.round(float("inf"))
+    assert not one.coordinator._news()
+    two.sync()
+    adopted = two.coordinator.results()["stripe_api"]
+    assert adopted.told == told
+    assert adopted.run is not None
+    assert adopted.since is not None
+    assert state.since is not None
+    assert adopted.since - adopted.run.finished == pytest.approx(state.since - one.clock())
 
 
 def test_results_nobody_can_read_are_none(make: Make, server: RedisServer) -> None:

@@ -13,8 +13,8 @@ import pytest
 import trustme
 
 from service.health import Result, Status
+from service.probes.http import MAX_BODY_BYTES
 from service.probes.providers import (
-    MAX_BODY_BYTES,
     PROVIDERS,
     RESEND,
     STRIPE,

@@ -13,18 +13,21 @@ from service.health import (
     Check,
     CheckFailed,
     CheckState,
+    Lifecycle,
     Phase,
     Probe,
     Result,
     Role,
     Run,
     Snapshot,
+    Stance,
     Status,
     TaskState,
     Thresholds,
+    Told,
 )
 from service.health.snapshot import decode, encode
-from service.monitor import MAX_LOST, TICK, Lane, Monitor
+from service.monitor import MAX_LOST, TICK, Lane, Monitor, Notices
 from service.scoreboard import Scoreboard
 from tests.unit.fakes import HEALTHY, LETTERS, RESULTS, UNHEALTHY, Clock, Startup, until
 
@@ -89,6 +92,7 @@ class Rig:
         board: Scoreboard | None = None,
         epoch: int = 1,
         chance: Callable[[], float] = lambda: 0.5,
+        notices: Notices | None = None,
     ) -> None:
         self.clock, self.wall = Clock(), Clock(1.7e9)
         self.board = board or Scoreboard.create(None, slots=4, clock=self.clock.nanoseconds)
@@ -103,6 +107,7 @@ class Rig:
             epoch,
             self.recorder,
             self.startup,
+            notices=notices,
             clock=self.clock,
             wall=self.wall,
             chance=chance,
@@ -868,6 +873,82 @@ def test_one_line_a_change(make: Make, script: str, expected: str) -> None:
     assert seen.removeprefix("H") == expected
 
 
+def test_the_line_of_a_change_says_what_was_before_and_for_how_long(make: Make) -> None:
+    rig = make({DATABASE: Scripted(".xx..")})
+    said = lines(rig, 5)
+    found = [(line["previous"], line["previous_seconds"], line["status"]) for line in said]
+    assert found == [
+        ("healthy", 5.0, "warning"),
+        ("warning", 1.0, "unhealthy"),
+        ("unhealthy", 2.0, "healthy"),
+    ]
+
+
+def test_how_long_it_was_is_remembered_over_the_monitor(make: Make) -> None:
+    first = make({DATABASE: Scripted("x")})
+    first.play(2)
+    second = make({DATABASE: Scripted(".")}, board=first.board, epoch=2)
+    second.clock.now = first.clock()
+    last = lines(second, 2)[-1]
+    assert (last["status"], last["previous"], last["previous_seconds"]) == (
+        "healthy",
+        "unhealthy",
+        3.0,
+    )
+
+
+CRITICAL = replace(DATABASE, critical=True)
+
+
+def pod_lines(rig: Rig, act: Callable[[], Any]) -> list[dict[str, Any]]:
+    """What is said of the pod when something has happened."""
+    with capture_logs() as logs:
+        act()
+        rig.tick(1.0)
+    return [entry for entry in logs if entry["event"].startswith("pod ")]
+
+
+def test_one_line_when_the_pod_gets_out_of_traffic_and_back(make: Make) -> None:
+    rig = make({CRITICAL: Scripted(".xx..")})
+    web_worker(rig.board)
+    assert [line["event"] for line in pod_lines(rig, lambda: rig.play(1))] == ["pod serving"]
+    (line,) = pod_lines(rig, lambda: rig.play(2))
+    assert line == {
+        "event": "pod not ready",
+        "log_level": "warning",
+        "codes": {"database": "connection_refused"},
+        "previous": "ready",
+        "previous_seconds": 6.0,
+    }
+    (line,) = pod_lines(rig, lambda: rig.play(2))
+    assert (line["event"], line["previous"]) == ("pod ready", "not_ready")
+
+
+def test_a_pod_that_starts_and_is_not_ready_says_both(make: Make) -> None:
+    rig = make({CRITICAL: Scripted("x")})
+    web_worker(rig.board)
+    said = [line["event"] for line in pod_lines(rig, lambda: rig.play(1))]
+    assert said == ["pod serving", "pod not ready"]
+
+
+def test_what_an_operator_does_to_the_pod_is_said_once(make: Make) -> None:
+    rig = make({CRITICAL: Scripted(".")})
+    web_worker(rig.board)
+    rig.play(1)
+    board = rig.board
+    assert [
+        line["event"]
+        for act in (
+            lambda: board.maintain(on=True),
+            lambda: board.maintain(on=False),
+            board.drain,  # said by whoever watches over the monitor
+            lambda: board.drain(on=False),
+            board.stop,
+        )
+        for line in pod_lines(rig, act)
+    ] == ["pod in maintenance", "pod ready", "pod ready"]
+
+
 def test_another_reason_is_another_line(make: Make) -> None:
     codes = iter(["timeout", "connection_refused", "connection_refused", "timeout"])
     rig = make({DATABASE: lambda: Result.failed(next(codes))})
@@ -888,6 +969,69 @@ def test_what_lasts_is_said_once_a_minute(make: Make) -> None:
     assert len(rig.recorder.runs) > 300
     assert len(said) == 6
     assert {entry["status"] for entry in said} == {"unhealthy"}
+
+
+# -- those outside
+
+
+class Outside:
+    """Remembers what it hears; what it has told is set by a test."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Snapshot, Stance]] = []
+        self.done: dict[str, Told] = {}
+        self.stops = 0
+
+    def told(self) -> dict[str, Told]:
+        done, self.done = self.done, {}
+        return done
+
+    def tell(self, snapshot: Snapshot, stance: Stance) -> None:
+        self.heard.append((snapshot, stance))
+
+    def start(self, changed: Callable[[], None]) -> None: ...
+
+    def stop(self) -> None:
+        self.stops += 1
+
+
+def test_those_outside_hear_what_is_published(make: Make) -> None:
+    outside = Outside()
+    rig = make({CRITICAL: Scripted(".")}, notices=outside)
+    web_worker(rig.board)
+    rig.play(1)
+    rig.tick(1.0)
+    snapshot, stance = outside.heard[-1]
+    assert snapshot.states == rig.published.states
+    assert (snapshot.lifecycle, stance) == (Lifecycle.SERVING, Stance.ALONE)
+    rig.monitor.retire()
+    assert outside.stops == 1
+
+
+def test_what_they_were_told_is_published_at_once_and_outlives_the_monitor(make: Make) -> None:
+    outside = Outside()
+    first = make({CRITICAL: Scripted("x")}, notices=outside)
+    first.play(1)
+    outside.done = {"database": Told(2, "timeout", 1.0, 2.0, "pod", alone=True)}
+    first.tick()
+    assert first.published.states["database"].told == Told(
+        2, "timeout", 1.0, 2.0, "pod", alone=True
+    )
+    second = make({CRITICAL: Scripted("x")}, board=first.board, epoch=2)
+    second.clock.now = first.clock()
+    second.play(1)
+    assert second.published.states["database"].told is not None
+
+
+def test_a_monitor_with_a_successor_tells_nobody(make: Make) -> None:
+    outside = Outside()
+    rig = make({CRITICAL: Scripted(".")}, notices=outside)
+    rig.tick(1.0)
+    heard = len(outside.heard)
+    assert heard
+    rig.board.publish(2, b"")
+    rig.tick(1.0)
+    assert len(outside.heard) == heard
 
 
 # -- the thread

@@ -4,8 +4,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
-from service.health import Check, CheckState, FleetView, Probe, Scope, Snapshot, Stance, Status
+from service.health import (
+    Check,
+    CheckState,
+    FleetView,
+    Probe,
+    Scope,
+    Snapshot,
+    Stance,
+    Status,
+    Told,
+)
 from service.health.snapshot import decode
 from service.monitor import FIRST_PATIENCE, Monitor
 from service.scoreboard import Scoreboard
@@ -218,3 +229,46 @@ def test_what_says_nothing_is_not_adopted() -> None:
     }
     rig.tick(0.0)
     assert rig.state.run is None
+
+
+FLEETS = Told(1, "timeout", 900.0, 950.0, "another", alone=False)
+
+
+def test_what_was_told_comes_with_the_state() -> None:
+    others = Others(Stance.FOLLOWER)
+    rig = Rig(others, Scripted("."))
+    others.found = published(".xx", 1000.5)
+    rig.tick(0.5)
+    assert rig.state.told is None
+    others.found = {"stripe_api": replace(others.found["stripe_api"], told=FLEETS)}
+    rig.tick(0.5)
+    assert rig.state.told == FLEETS, "with the same run, too"
+
+
+def test_a_pod_keeps_what_it_has_told_for_itself_until_its_end() -> None:
+    others = Others(Stance.FOLLOWER)
+    rig = Rig(others, Scripted("."))
+    own = replace(FLEETS, pod=rig.board.pod_id, alone=True)
+    others.found = {"stripe_api": replace(published("xx", 1000.5)["stripe_api"], told=own)}
+    rig.tick(0.5)
+    newer = replace(published("..", 1001.5)["stripe_api"], told=FLEETS)
+    assert newer.run is not None
+    run = replace(newer.run, finished_at=newer.run.finished_at + 1)
+    others.found = {"stripe_api": replace(newer, run=run)}
+    rig.tick(1.0)
+    assert (rig.state.status, rig.state.told) == (Status.HEALTHY, own)
+
+
+def test_a_change_that_is_adopted_is_logged_with_what_was_before() -> None:
+    others = Others(Stance.FOLLOWER)
+    rig = Rig(others, Scripted("."))
+    with capture_logs() as logs:
+        others.found = published("..", 1000.5)
+        rig.tick(0.5)
+        failing = published(".xx", 1010.5)["stripe_api"]
+        assert failing.run is not None
+        run = replace(failing.run, finished_at=failing.run.finished_at + 10)
+        others.found = {"stripe_api": replace(failing, run=run, since=1010.5)}
+        rig.tick(10.0)
+    (line,) = [each for each in logs if each["event"] == "check status"]
+    assert (line["previous"], line["status"]) == ("healthy", "unhealthy")

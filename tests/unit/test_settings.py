@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -106,6 +107,10 @@ TABLE: list[tuple[str, Any, str | None]] = [
     ("HEALTH_DRAIN_SECONDS", 10, None),
     ("HEALTH_LIVENESS_STALL_SECONDS", 60, None),
     ("HEALTH_BOOT_SECONDS", 60, None),
+    ("HEALTH_WEBHOOK_URL", None, None),
+    ("HEALTH_WEBHOOK_SECRET", None, None),
+    ("HEALTH_SLACK_WEBHOOK_URL", None, None),
+    ("HEALTH_WEBHOOK_MIN_INTERVAL_SECONDS", 60, None),
     ("HEALTH_TRUSTED_NETWORKS", LOOPBACK, None),
     ("HEALTH_TRUSTED_PROXIES", (), None),
     ("HEALTH_TRUSTED_HOSTS", (), None),
@@ -120,10 +125,21 @@ SECRETS = {
     "RESEND_API_KEY",
     "TWILIO_AUTH_TOKEN",
     "HEALTH_DETAILS_TOKEN",
+    "HEALTH_WEBHOOK_URL",
+    "HEALTH_WEBHOOK_SECRET",
+    "HEALTH_SLACK_WEBHOOK_URL",
 }
 TOKEN = "0123456789abcdef"
+WEBHOOK_SECRET = f"whsec_{b64encode(bytes(range(24))).decode()}"
 
 Environment = pytest.MonkeyPatch
+
+
+def secret(name: str, word: str) -> str:
+    """A value that the setting takes, with a word in it where there can be one."""
+    if name == "HEALTH_WEBHOOK_SECRET":
+        return WEBHOOK_SECRET
+    return f"https://hooks.example.com/{word}" if name.endswith("WEBHOOK_URL") else word
 
 
 @pytest.fixture(autouse=True)
@@ -282,22 +298,26 @@ def test_what_is_secret() -> None:
 
 
 def test_no_secret_is_in_a_print_of_the_settings(env: Environment) -> None:
-    secrets = {name: f"pa55word-of-{name.lower()}" for name in SECRETS}
+    secrets = {name: secret(name, f"pa55word-of-{name.lower()}") for name in SECRETS}
     env.setenv("SUPABASE_URL", "https://x.supabase.co")
     shown = repr(given(env, **secrets))
     assert "pa55word" not in shown
+    assert WEBHOOK_SECRET not in shown
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS | {"SUPABASE_KEY"}))
 def test_a_secret_may_be_in_a_file(env: Environment, tmp_path: Path, name: str) -> None:
     path = tmp_path / "secret"
-    path.write_text(f"{TOKEN}-{name}\n", encoding="utf-8")
+    given_value = secret(name, f"{TOKEN}-{name}")
+    path.write_text(f"{given_value}\n", encoding="utf-8")
     env.setenv(f"{name}_FILE", str(path))
+    if name == "HEALTH_WEBHOOK_URL":
+        env.setenv("HEALTH_WEBHOOK_SECRET", WEBHOOK_SECRET)
     field = {"SUPABASE_KEY": "supabase_anon_key"}.get(name, name.lower())
     value = getattr(load(), field)
-    (secret,) = value if isinstance(value, tuple) else (value,)
-    assert isinstance(secret, SecretStr)
-    assert secret.get_secret_value() == f"{TOKEN}-{name}"
+    (found,) = value if isinstance(value, tuple) else (value,)
+    assert isinstance(found, SecretStr)
+    assert found.get_secret_value() == given_value
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS))
@@ -733,3 +753,85 @@ def test_a_policy_nobody_knows(env: Environment, given: str) -> None:
     env.setenv("READINESS_POLICY", given)
     with pytest.raises(SettingsError, match="READINESS_POLICY: must be strict, or floor:"):
         load()
+
+
+# -- webhooks
+
+
+def test_a_webhook_secret_is_bytes_in_base64(env: Environment) -> None:
+    assert given(env).webhook_key is None
+    for text in (WEBHOOK_SECRET, WEBHOOK_SECRET.removeprefix("whsec_")):
+        assert given(env, HEALTH_WEBHOOK_SECRET=text).webhook_key == bytes(range(24))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "whsec_",
+        "whsec_not base64",
+        b64encode(bytes(23)).decode(),
+        b64encode(bytes(65)).decode(),
+        "a passphrase of at least 24 characters",
+    ],
+)
+def test_a_webhook_secret_that_is_no_key_is_refused(env: Environment, text: str) -> None:
+    line = refusal(env, HEALTH_WEBHOOK_SECRET=text)
+    assert line.startswith("HEALTH_WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes in base64")
+    assert text.removeprefix("whsec_") == "" or text not in line
+
+
+def test_a_generic_webhook_is_signed(env: Environment) -> None:
+    line = refusal(env, HEALTH_WEBHOOK_URL="https://hooks.example.com/pa55word")
+    assert line == "HEALTH_WEBHOOK_URL needs HEALTH_WEBHOOK_SECRET, which is not set"
+
+
+RECEIVERS = ("HEALTH_WEBHOOK_URL", "HEALTH_SLACK_WEBHOOK_URL")
+
+
+@pytest.mark.parametrize("name", RECEIVERS)
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://hooks.example.com/pa55word", "must be https"),
+        ("http://10.0.0.1/pa55word", "must be https"),
+        ("http://127.0.0.1.example.com/pa55word", "must be https"),
+        ("ftp://hooks.example.com/pa55word", "must look like https://host/path"),
+        ("https://", "must look like https://host/path"),
+        ("pa55word", "must look like https://host/path"),
+        ("https://user:pa55word@example.com", "must look like https://host/path"),
+        ("https://example.com:port/pa55word", "must look like https://host/path"),
+        ("https://example.com/pa55 word", "must look like https://host/path"),
+        ("https://example.com/pa55word#fragment", "must look like https://host/path"),
+        ("https://[pa55word", "must look like https://host/path"),
+        ("https://a..b/pa55word", "must look like https://host/path"),
+    ],
+)
+def test_where_messages_are_not_sent(env: Environment, name: str, url: str, why: str) -> None:
+    line = refusal(env, **{"HEALTH_WEBHOOK_SECRET": WEBHOOK_SECRET, name: url})
+    assert line.startswith(f"{name} {why}")
+    assert "pa55" not in line
+
+
+@pytest.mark.parametrize("name", RECEIVERS)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.slack.com/services/T0/B0/abc",
+        "https://hooks.example.com:8443/a?token=b@c",
+        "http://127.0.0.1:9000/hook",
+        "http://[::1]:9000",
+        "http://localhost",
+    ],
+)
+def test_where_messages_are_sent(env: Environment, name: str, url: str) -> None:
+    given(env, **{"HEALTH_WEBHOOK_SECRET": WEBHOOK_SECRET, name: url})
+
+
+@pytest.mark.parametrize("name", RECEIVERS)
+def test_plain_http_can_be_allowed(env: Environment, name: str) -> None:
+    given(
+        env,
+        HEALTH_ALLOW_INSECURE_PROVIDERS="true",
+        HEALTH_WEBHOOK_SECRET=WEBHOOK_SECRET,
+        **{name: "http://receiver.monitoring:8080"},
+    )
