@@ -85,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     watch = look("watch", "show the same again and again, until interrupted")
     watch.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="1")
     look("workers", "show what each worker process is doing")
+    look("fleet", "show every pod of the fleet, who holds which lease, and what fails elsewhere")
     explain = look("explain", "show what a check asks, what it found, and what to do")
     explain.add_argument("check", metavar="CHECK", help="name of a check, such as database")
     look("settings", "show every setting and where it comes from, secrets masked")

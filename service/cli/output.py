@@ -38,7 +38,7 @@ def show(options: argparse.Namespace, document: dict[str, Any], text: str) -> No
 
 def say(line: str) -> None:
     """One line on standard error."""
-    sys.stderr.write(f"mingus-health: {line}\n")
+    sys.stderr.write(f"mingus-health: {plain(line)}\n")
     sys.stderr.flush()
 
 
@@ -48,6 +48,16 @@ def answer(line: str, status: int) -> int:
         say(line)
     else:
         sys.stdout.write(f"{line}\n")
+    return status
+
+
+def conclude(options: argparse.Namespace, document: dict[str, Any], line: str, status: int) -> int:
+    """What a command has come to: its document or its line, as ``answer`` prints one."""
+    if not options.json:
+        return answer(line, status)
+    show(options, document, line)
+    if status:
+        say(line)
     return status
 
 
@@ -77,9 +87,9 @@ def pairs(rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"{name.ljust(width)}{GAP}{value}" for name, value in given)
 
 
-def yes(value: bool | None) -> str:  # noqa: FBT001 - the value itself
+def yes(value: object) -> str:
     """A truth in a word."""
-    return NOTHING if value is None else ("no", "yes")[value]
+    return NOTHING if value is None else "yes" if value else "no"
 
 
 def span(seconds: float | None) -> str | None:
@@ -96,8 +106,13 @@ def span(seconds: float | None) -> str | None:
     return f"{days} d {hours_of_day} h" if days else f"{hours} h {minutes} min"
 
 
+def plain(text: str) -> str:
+    """The text without what a terminal would obey: it may come from another host."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _cell(value: object) -> str:
-    return NOTHING if value is None or value == "" else str(value)
+    return NOTHING if value is None or value == "" else plain(str(value))
 
 
 def _numeric(cells: Iterable[str]) -> bool:

@@ -418,35 +418,7 @@ class Payload:
 
     def fleet(self, pod: Pod, *, trusted: bool) -> Answer:
         """``/api/system/health/fleet``: every pod, as this one last saw them. Always 200."""
-        internal = partial(_internal, trusted=trusted)
-        view, states = pod.snapshot.fleet, pod.snapshot.states
-        members = json.loads(view.members) if view else {}
-        rows = [_pick(row, schemas.FLEET_POD) for row in members.get("pods", ())]
-        checks = {
-            name: {
-                "status": state.status.word,
-                "failing_elsewhere": view.elsewhere.get(name, 0),
-                "origin": view.origin(state),
-            }
-            for name, state in states.items()
-            if view and not state.check.unconfigured
-        }
-        return _envelope(
-            True,  # noqa: FBT003
-            pod,
-            {
-                "scope": (Scope.FLEET if view else Scope.POD).value,
-                "fresh": bool(view and view.fresh),
-                "last_sync": timestamp(view.seen_at) if view else None,
-                "floor_percent": internal(view.floor if view else None),
-                "this_pod": internal(members.get("this")),
-                "pods_total": internal(view.others + 1 if view else None),
-                "pods_ready": internal(sum(row["ready"] is True for row in rows) if view else None),
-                "leases": internal(members.get("leases", {})),
-                "checks": internal(checks),
-                "pods": internal(rows),
-            },
-        )
+        return _envelope(True, pod, members(pod, trusted=trusted))  # noqa: FBT003
 
     def system_metrics(self, pod: Pod, *, trusted: bool) -> Answer:  # noqa: ARG002
         """Both metrics paths in their JSON form: the nine documented names."""
@@ -571,6 +543,35 @@ class Payload:
     def _process(self, application: CheckState, *, trusted: bool) -> Document:
         process = _details(application).get("process", {})
         return _pick(process, schemas.PROCESS, trusted=trusted)
+
+
+def members(pod: Pod, *, trusted: bool) -> Document:
+    """The fleet as a pod last saw it."""
+    internal = partial(_internal, trusted=trusted)
+    view, states = pod.snapshot.fleet, pod.snapshot.states
+    seen = json.loads(view.members) if view else {}
+    rows = [_pick(row, schemas.FLEET_POD) for row in seen.get("pods", ())]
+    checks = {
+        name: {
+            "status": state.status.word,
+            "failing_elsewhere": view.elsewhere.get(name, 0),
+            "origin": view.origin(state),
+        }
+        for name, state in states.items()
+        if view and not state.check.unconfigured
+    }
+    return {
+        "scope": (Scope.FLEET if view else Scope.POD).value,
+        "fresh": bool(view and view.fresh),
+        "last_sync": timestamp(view.seen_at) if view else None,
+        "floor_percent": internal(view.floor if view else None),
+        "this_pod": internal(seen.get("this")),
+        "pods_total": internal(view.others + 1 if view else None),
+        "pods_ready": internal(sum(row["ready"] is True for row in rows) if view else None),
+        "leases": internal(seen.get("leases", {})),
+        "checks": internal(checks),
+        "pods": internal(rows),
+    }
 
 
 def _internal(value: Any, *, trusted: bool) -> Any:

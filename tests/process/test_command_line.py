@@ -24,10 +24,11 @@ from service.settings import CHECKS, Settings, is_secret
 from tests.kubelet import ProbeSpec, request_bytes
 from tests.kubernetes.servers import StepServer
 from tests.pod import ROOT, Pod, eventually, free_port
+from tests.servers.redis import RedisServer, binary
 
 READINESS = "/api/system/health/readiness"
 # What needs a pod, and says so in one line when there is none.
-LOOKING = (["status"], ["workers"], ["explain", "database"], ["watch"])
+LOOKING = (["status"], ["workers"], ["fleet"], ["explain", "database"], ["watch"])
 VECTORS = json.loads((ROOT / "tests/kubernetes/kubelet-probe-vectors.json").read_text())
 SCALE = 3.0  # the margins of the vectors are 0.1 s: a busy machine needs three times that
 
@@ -180,6 +181,56 @@ def _started(pod: Pod, *arguments: str, **more: Any) -> Iterator[subprocess.Pope
             process.kill()
 
 
+# -- the fleet
+
+
+def test_a_pod_without_redis_is_alone(well: Pod) -> None:
+    found = _json(well, "fleet")
+    assert (found["configured"], found["scope"], found["fresh"]) == (False, "pod", False)
+    assert (found["pods"], found["age_seconds"]) == ([], None)
+    text = _run(well, "fleet")
+    assert (text.returncode, text.stderr) == (0, "")
+    assert text.stdout == "alone: no Redis is configured (REDIS_URL), so there is no fleet\n"
+
+
+def test_the_fleet_fresh_and_stale(make_pod: Callable[..., Pod]) -> None:
+    with RedisServer(binary("valkey")) as redis:
+        given = {"DATABASE_URL": "sqlite://", "HEALTH_FLEET_INTERVAL_SECONDS": "2"}
+        pods = [
+            make_pod(REDIS_URL=redis.url, APP_RELEASE=release, **given).start()
+            for release in ("blue", "green")
+        ]
+        here, _ = pods
+
+        def whole() -> Any:
+            found = _json(here, "fleet")
+            return found if found["pods_ready"] == 2 and found["leases"]["checks"] else None
+
+        found = eventually(whole, "both pods are ready, and one holds the lease")
+        assert found["age_seconds"] < 6
+        endpoint = here.get("/api/system/health/fleet").data
+        assert found.keys() == {*endpoint, "configured", "age_seconds"}
+        assert found["this_pod"] == endpoint["this_pod"] == here.board.pod_id
+        assert {row["pod"] for row in found["pods"]} == {pod.board.pod_id for pod in pods}
+        text = _run(here, "fleet")
+        assert (text.returncode, text.stderr) == (0, "")
+        mine = here.board.pod_id[:12]
+        assert re.search(rf"(?m)^{mine} \(this\) .* blue +serving +yes +2/2 ", text.stdout)
+        assert re.search(r"(?m)^lease checks +[0-9a-f]{12} on ", text.stdout)
+        with redis.frozen():
+            eventually(lambda: _run(here, "fleet").returncode == 1, "the view is stale")
+            assert _json(here, "fleet", status=1)["fresh"] is False
+            assert re.search(r"(?m)^view +stale, ", _run(here, "fleet").stdout)
+
+
+def test_a_fleet_nobody_has_reached_yet(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0", HEALTH_STARTUP_CHECKS="none")
+    pod.start()
+    done = _run(pod, "fleet")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("alone: this pod has not reached the configured Redis yet")
+
+
 # -- a pod that is not ready
 
 
@@ -268,7 +319,8 @@ def test_a_scoreboard_with_garbage_in_it(make_pod: Callable[..., Pod]) -> None:
     board = Scoreboard.create(path_of(run, os.getpid()), slots=3)
     board.publish(1, b"\xff" * BODY_BYTES)
     assert _json(pod, "status", status=1)["obstacles"] == [UNREADABLE]
-    _refused(_run(pod, "explain", "redis"), UNREADABLE)
+    for command in (["explain", "redis"], ["fleet"]):
+        _refused(_run(pod, *command), UNREADABLE)
     board.slot(1).assign(Role.WEB, 0, 4)
     board.slot(1)._words[scoreboard.S_ROLE] = 2**63
     for command in (["status"], ["workers"]):
@@ -279,7 +331,7 @@ def test_a_scoreboard_with_garbage_in_it(make_pod: Callable[..., Pod]) -> None:
 AS_NOBODY = """
 import importlib, os, sys
 from service import __main__ as command_line
-for name in ("status", "watch", "workers", "explain", "wait", "settings"):
+for name in ("status", "watch", "workers", "fleet", "explain", "wait", "settings"):
     importlib.import_module(f"service.cli.{name}")
 os.setgroups([])
 os.setgid(65534)
