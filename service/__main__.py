@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any
 
-from service.cli.output import NO_POD, answer
+from service.cli.output import NO_POD, NoAnswer, answer
 from service.health import Kind
 from service.scoreboard import ScoreboardError
 from service.settings import EX_CONFIG, SettingsError
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except SettingsError as error:
         return answer(str(error), options.unusable)
-    except ScoreboardError as error:
+    except (NoAnswer, ScoreboardError) as error:
         return answer(str(error), NO_POD)
     except BrokenPipeError:  # whoever read has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,8 +81,15 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(unusable=NO_POD)
         return command
 
-    look("status", "show verdicts and checks on one screen")
-    watch = look("watch", "show the same again and again, until interrupted")
+    status = look("status", "show verdicts and checks on one screen")
+    watch = look("watch", "show the same live, with the workers, until q or Ctrl-C")
+    for command in (status, watch):
+        command.add_argument(
+            "--url", help="of a pod to ask over HTTP, with the token of HEALTH_DETAILS_TOKEN"
+        )
+        command.add_argument(
+            "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="for its answers: 5"
+        )
     watch.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="1")
     look("workers", "show what each worker process is doing")
     look("fleet", "show every pod of the fleet, who holds which lease, and what fails elsewhere")

@@ -66,14 +66,14 @@ def text(found: dict[str, Any]) -> str:
         if check["failing_elsewhere"] or check["status"] not in ("healthy", "not_configured")
     ]
     head = ("CHECK", "HERE", "FAILING ELSEWHERE", "ORIGIN")
-    below = columns(head, failing) if failing else "no check fails in any pod"
+    below = columns(head, failing) if failing else "every check passes in every pod"
     return f"{above}\n\n{everyone}\n\n{below}"
 
 
 def _why_alone(found: dict[str, Any]) -> str:
     if found["configured"]:
         return "this pod has not reached the configured Redis yet; its log says why"
-    return "no Redis is configured (REDIS_URL), so there is no fleet"
+    return "a fleet needs a configured Redis (REDIS_URL), and this pod has none"
 
 
 def _age(found: dict[str, Any]) -> str:

@@ -26,12 +26,16 @@ _COLOURS = {
 _WORDS = re.compile(rf"(?<![\w-])(?:{'|'.join(_COLOURS)})(?![\w-])")
 
 
+class NoAnswer(Exception):  # noqa: N818 - what there is: no answer
+    """Nobody can be asked, or nobody answers; the message is the one line to print."""
+
+
 def show(options: argparse.Namespace, document: dict[str, Any], text: str) -> None:
     """Prints a document on standard output, in the form that was asked for."""
     if options.json:
         text = json.dumps(document, ensure_ascii=False)
-    elif sys.stdout.isatty() and wants_colour():
-        text = painted(text)
+    elif sys.stdout.isatty():
+        text = tinted(text)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -59,6 +63,11 @@ def conclude(options: argparse.Namespace, document: dict[str, Any], line: str, s
     if status:
         say(line)
     return status
+
+
+def tinted(text: str) -> str:
+    """What goes to a terminal: painted where colours are welcome."""
+    return painted(text) if wants_colour() else text
 
 
 def painted(text: str) -> str:

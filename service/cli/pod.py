@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 
 from service import checks
-from service.health import CheckState, Lifecycle, Pod
+from service.health import CheckState, Lifecycle, Pod, Status
 from service.scoreboard import find
 from service.settings import Settings
 from service.web.payload import summary
@@ -46,12 +46,22 @@ def obstacles(pod: Pod) -> list[str]:
         return [UNREADABLE]
     found = [] if snapshot.lifecycle is Lifecycle.SERVING else [snapshot.lifecycle.value]
     found += [
-        f"{name} {state.status.word} ({state.code})"
+        obstacle(name, state.status, state.code)
         for name, state in snapshot.states.items()
         if not state.status.passes
         and (state.check.critical or (starting and _needed_to_start(state)))
     ]
+    found += [
+        obstacle(f"task {name}", task.status, task.code)
+        for name, task in snapshot.tasks.items()
+        if starting and task.holds_up
+    ]
     return found
+
+
+def obstacle(name: str, status: Status, code: str | None) -> str:
+    """What keeps a pod, such as ``redis unhealthy (timeout)``."""
+    return f"{name} {status.word} ({code})"
 
 
 def _needed_to_start(state: CheckState) -> bool:

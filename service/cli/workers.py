@@ -43,7 +43,14 @@ def document(reader: Reader) -> dict[str, Any]:
 
 
 def text(found: dict[str, Any]) -> str:
-    """The table."""
+    """The table, and what it comes to."""
+    alive = yes(found["alive"])
+    summary = f"progress: {alive}, web workers expected: {found['web_workers_expected']}"
+    return f"{table(found['workers'])}\n\n{summary}"
+
+
+def table(workers: list[dict[str, Any]]) -> str:
+    """A line for each slot."""
     head = (
         *("SLOT", "PID", "ROLE", "PHASE", "GENERATION", "THREADS", "OCCUPIED"),
         *("IN FLIGHT", "FINISHED", "BEAT", "STUCK"),
@@ -54,8 +61,6 @@ def text(found: dict[str, Any]) -> str:
             span(worker["beat_age_seconds"]),
             "stuck" if worker["stuck"] else None,
         )
-        for worker in found["workers"]
+        for worker in workers
     ]
-    alive = yes(found["alive"])
-    summary = f"progress: {alive}, web workers expected: {found['web_workers_expected']}"
-    return f"{columns(head, rows)}\n\n{summary}"
+    return columns(head, rows)

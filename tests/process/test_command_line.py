@@ -190,7 +190,10 @@ def test_a_pod_without_redis_is_alone(well: Pod) -> None:
     assert (found["pods"], found["age_seconds"]) == ([], None)
     text = _run(well, "fleet")
     assert (text.returncode, text.stderr) == (0, "")
-    assert text.stdout == "alone: no Redis is configured (REDIS_URL), so there is no fleet\n"
+    assert (
+        text.stdout
+        == "alone: a fleet needs a configured Redis (REDIS_URL), and this pod has none\n"
+    )
 
 
 def test_the_fleet_fresh_and_stale(make_pod: Callable[..., Pod]) -> None:
