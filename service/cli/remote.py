@@ -114,14 +114,16 @@ class Remote:
 
     def __init__(self, url: str, given: Settings, seconds: float) -> None:
         found = split(url)
-        if found is None or found.query or found.fragment:
-            raise NoAnswer("the URL must be like http://localhost:5004")
-        if found.username is not None or found.password is not None:
-            raise NoAnswer("a URL with a password is not asked: others can read command lines")
+        if found is None or found.query or found.fragment or not _sendable(found.path):
+            raise NoAnswer("the URL must be like http://localhost:5004, where a pod's paths begin")
+        if "@" in found.netloc:
+            raise NoAnswer("the URL has a login in it: leave it out, others read command lines")
         self.url = url.rstrip("/")
         self._parts = urlsplit(self.url)
         self._headers = {"Accept": "application/json", "User-Agent": "mingus-health"}
         for token in given.health_details_token[:1]:
+            if not _sendable(token.get_secret_value()):
+                raise NoAnswer("HEALTH_DETAILS_TOKEN: holds what no header can carry")
             self._headers["Authorization"] = f"Bearer {token.get_secret_value()}"
         self._seconds = seconds
         self._aside = Aside()
@@ -144,7 +146,6 @@ class Remote:
         except (OSError, HTTPException) as error:
             why = cause(error)
         except (ValueError, TypeError, LookupError, RecursionError):
-            # Without its text, which may quote what was sent: the token, too.
             why = "what answers there is not this service"
         raise NoAnswer(f"{self.url}: {why}")
 
@@ -175,6 +176,10 @@ class Remote:
         if response.length and len(body) < LARGEST_BODY:
             raise HTTPException("the answer breaks off")
         return shape.model_validate(json.loads(body)["data"])
+
+
+def _sendable(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def document(
