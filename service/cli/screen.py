@@ -12,7 +12,9 @@ import signal
 import sys
 import termios
 import tty
+from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any, NoReturn, Self
 
 from service.cli.output import plain, tinted
@@ -44,7 +46,7 @@ class Screen:
     def __init__(self) -> None:
         self._input = sys.stdin.fileno() if sys.stdin.isatty() else None
         self._typing: list[Any] = [] if self._input is None else termios.tcgetattr(self._input)
-        self._handlers = {
+        self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {
             signal.SIGWINCH: _go_on,
             signal.SIGTSTP: self._pause,
             signal.SIGTERM: _end,

@@ -7,6 +7,7 @@ follows the other.
 import argparse
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from service.cli import screen, status, workers
@@ -19,10 +20,8 @@ def run(options: argparse.Namespace) -> int:
     eyes = status.eyes(options)
     found = look(eyes)
     go_on = _one_by_one if options.json or not screen.usable() else _on_screen
-    try:
+    with suppress(KeyboardInterrupt):
         go_on(options, eyes, found)
-    except KeyboardInterrupt:
-        pass
     return 0
 
 
@@ -34,8 +33,8 @@ def look(eyes: status.Eyes) -> dict[str, Any]:
         ScoreboardError: There is no pod any more.
     """
     found = eyes.document()
-    seen = isinstance(eyes, status.Local)
-    return found | {"workers": workers.document(eyes.reader)["workers"] if seen else None}
+    seen = workers.document(eyes.reader) if isinstance(eyes, status.Local) else {"workers": None}
+    return found | {"workers": seen["workers"]}
 
 
 def text(found: dict[str, Any]) -> str:
