@@ -5,7 +5,7 @@ from typing import Any
 
 from service import settings
 from service.cli import pod as pods
-from service.cli.advice import ASKS, THRESHOLDS, advice
+from service.cli.advice import ASKS, THRESHOLDS, advice, section_of_check
 from service.cli.output import pairs, say, show, span
 from service.health import CheckState
 from service.scoreboard import ScoreboardError
@@ -61,6 +61,7 @@ def document(given: Settings, state: CheckState, now: float) -> dict[str, Any]:
             "duration_seconds": round(run_.duration, 4),
         },
         "advice": None if state.code is None else advice(state.code).replace("`", ""),
+        "runbook": section_of_check(state),
     }
 
 
@@ -99,6 +100,7 @@ def text(found: dict[str, Any]) -> str:
         ("last run", last and f"{last['status']}, took {last['duration_seconds'] * 1000:.1f} ms"),
         ("failed", f"{found['failed_runs']} runs since the pod started"),
         ("do", found["advice"] or "nothing"),
+        *([("runbook", found["runbook"])] if found["runbook"] else []),
     ]
     return pairs(rows)
 

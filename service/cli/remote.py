@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, FiniteFloat
 
 from service.cli.address import cause, split
+from service.cli.advice import section_of_pod
 from service.cli.output import NoAnswer
 from service.cli.pod import obstacle
 from service.health import CheckFailed, Lifecycle, Status
@@ -215,6 +216,7 @@ def document(
             "overall": detailed.overall_status.word,
         },
         "obstacles": list(_obstacles(detailed.lifecycle, checks, readiness, startup)),
+        "runbook": section_of_pod(detailed.lifecycle, ready=readiness.ready),
         "tasks": startup.tasks
         and {
             name: {"status": task.status.word, "error": task.error}

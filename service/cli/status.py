@@ -9,6 +9,7 @@ from typing import Any
 
 from service import settings
 from service.cli import pod as pods
+from service.cli.advice import section_of_pod
 from service.cli.output import NOTHING, columns, pairs, show, span, yes
 from service.cli.remote import Remote
 from service.health import Role, Snapshot
@@ -88,6 +89,7 @@ def document(reader: Reader) -> dict[str, Any]:
             "overall": snapshot.overall.word,
         },
         "obstacles": pods.obstacles(pod),
+        "runbook": section_of_pod(snapshot.lifecycle, ready=snapshot.ready),
         "tasks": {
             name: {"status": task.status.word, "error": task.code}
             for name, task in snapshot.tasks.items()
@@ -121,6 +123,7 @@ def text(found: dict[str, Any]) -> str:
             ("readiness", yes(verdicts["readiness"]) + why),
             ("startup", yes(verdicts["startup"])),
             ("overall", verdicts["overall"]),
+            *([("runbook", found["runbook"])] if found["runbook"] else []),
         ]
     )
     below = columns(

@@ -5,6 +5,7 @@ from typing import Any
 
 from service import settings
 from service.cli import pod as pods
+from service.cli.advice import section
 from service.cli.output import columns, show, span, yes
 from service.web.reader import Reader
 
@@ -19,10 +20,13 @@ def run(options: argparse.Namespace) -> int:
 def document(reader: Reader) -> dict[str, Any]:
     """The occupied slots."""
     board, now = reader.scoreboard, reader.now()
+    workers = list(board.workers())
+    stuck = any(worker.stuck(now, reader.limits) for worker in workers)
     return {
         "alive": reader.alive(),
         "generation": board.generation,
         "web_workers_expected": board.expected,
+        "runbook": section("MingusHealthWorkersMissing") if stuck else None,
         "workers": [
             {
                 "slot": worker.slot,
@@ -37,7 +41,7 @@ def document(reader: Reader) -> dict[str, Any]:
                 "beat_age_seconds": round(max(0.0, now - worker.beat), 2),
                 "stuck": worker.stuck(now, reader.limits),
             }
-            for worker in board.workers()
+            for worker in workers
         ],
     }
 
@@ -46,7 +50,8 @@ def text(found: dict[str, Any]) -> str:
     """The table, and what it comes to."""
     alive = yes(found["alive"])
     summary = f"progress: {alive}, web workers expected: {found['web_workers_expected']}"
-    return f"{table(found['workers'])}\n\n{summary}"
+    runbook = f"\nrunbook: {found['runbook']}" if found["runbook"] else ""
+    return f"{table(found['workers'])}\n\n{summary}{runbook}"
 
 
 def table(workers: list[dict[str, Any]]) -> str:
