@@ -1,4 +1,4 @@
-"""Sees to the servers the tests need that no wheel brings: Redis, nginx, Prometheus and systemd.
+"""Sees to the programs the tests need that no wheel brings: servers, systemd's and groff.
 
 Run by ``make test``. As root they are installed by apt-get; anybody else is told what to
 install. Exit status: 0 all there, 1 something is missing.
@@ -14,6 +14,7 @@ PACKAGES = {
     "nginx": "nginx",
     "promtool": "prometheus",
     "systemd-analyze": "systemd",
+    "groff": "groff-base",
 }
 # Where Debian puts what only an administrator starts.
 PATH = f"{os.environ['PATH']}:/usr/sbin"
@@ -41,7 +42,7 @@ def main() -> int:
     if missing() and os.geteuid() == 0 and shutil.which("apt-get"):
         install(missing())
     if packages := missing():
-        sys.stderr.write(f"the tests need more servers: apt-get install {' '.join(packages)}\n")
+        sys.stderr.write(f"the tests need more programs: apt-get install {' '.join(packages)}\n")
         return 1
     return 0
 

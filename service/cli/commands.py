@@ -119,7 +119,7 @@ def _asking(commands: _Commands) -> None:
     check = commands.add(
         "check",
         "answer a probe from the pod's shared state, saying nothing; for exec probes",
-        {0: "200", 1: "503"} | NO_ANSWER,
+        {0: "yes", 1: "no"} | NO_ANSWER,
         ["", "--kind liveness", "--json"],
     )
     check.add_argument(

@@ -16,6 +16,7 @@ import pytest
 
 from service import scoreboard
 from service.cli import advice, output, probe
+from service.cli.commands import SHELLS
 from service.cli.pod import UNREADABLE
 from service.health import CODES, Kind, Role
 from service.scoreboard import BODY_BYTES, Scoreboard, path_of
@@ -28,13 +29,16 @@ from tests.servers.redis import RedisServer, binary
 
 READINESS = "/api/system/health/readiness"
 # What needs a pod, and says so in one line when there is none.
-LOOKING = (["status"], ["workers"], ["fleet"], ["explain", "database"], ["watch"])
+NEEDING_A_POD = (
+    *(["status"], ["workers"], ["fleet"], ["explain", "database"], ["watch"], ["check"]),
+    *(["drain"], ["drain", "--wait"], ["undrain"], ["maintenance", "on"]),
+)
 VECTORS = json.loads((ROOT / "tests/kubernetes/kubelet-probe-vectors.json").read_text())
 SCALE = 3.0  # the margins of the vectors are 0.1 s: a busy machine needs three times that
 
 
 def _without_pod(pod: Pod, *words: str) -> None:
-    for command in LOOKING:
+    for command in NEEDING_A_POD:
         refused(run(pod, *command), "no running pod", *words)
 
 
@@ -286,7 +290,7 @@ def test_a_scoreboard_with_garbage_in_it(make_pod: Callable[..., Pod]) -> None:
 AS_NOBODY = """
 import importlib, os, sys
 from service import __main__ as command_line
-for name in ("status", "watch", "workers", "fleet", "explain", "wait", "settings"):
+for name in ("status", "watch", "workers", "fleet", "explain", "wait", "check", "flags"):
     importlib.import_module(f"service.cli.{name}")
 os.setgroups([])
 os.setgid(65534)
@@ -304,7 +308,7 @@ def test_a_user_who_may_not_read_it(make_pod: Callable[..., Pod], mode: int) -> 
         if Path(tempfile.gettempdir()) in directory.parents:
             directory.chmod(0o755)
     shared.chmod(mode)
-    for command in LOOKING:
+    for command in NEEDING_A_POD:
         done = subprocess.run(
             [sys.executable, "-c", AS_NOBODY, *command],
             env=pod.environ,
@@ -324,14 +328,16 @@ def test_wrong_usage_and_wrong_settings(make_pod: Callable[..., Pod]) -> None:
         ["probe"],
         ["wait", "--timeout", "soon"],
         ["watch", "--interval", "0"],
-        ["completion", "fish"],
+        ["completion", "tcsh"],
+        ["drain", "--wait", "soon"],
     ):
         done = run(pod, *wrong)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("usage: ")
-    for command in (*LOOKING, ["wait"], ["settings"]):
+    for command in (*NEEDING_A_POD, ["wait"], ["settings"]):
         done = run(pod, *command, HEALTH_BOOT_SECONDS="soon")
-        refused(done, "HEALTH_BOOT_SECONDS")
+        status = 78 if command[0] in ("drain", "undrain", "maintenance") else 2
+        refused(done, "HEALTH_BOOT_SECONDS", status=status)
         assert "soon" not in done.stderr
 
 
@@ -480,10 +486,10 @@ def test_a_reader_who_has_seen_enough(well: Pod) -> None:
 
 def test_completions(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod()
-    for shell in ("bash", "zsh"):
+    for shell in SHELLS:
         done = run(pod, "completion", shell)
         assert (done.returncode, done.stderr) == (0, "")
-        for word in ("explain", "maintenance", "--json", "--timeout"):
+        for word in ("explain", "maintenance", "json", "timeout"):
             assert word in done.stdout
     bash = run(pod, "completion", "bash").stdout
     checked = subprocess.run(["bash", "-n"], input=bash, text=True, check=False, timeout=30)
