@@ -197,7 +197,9 @@ def test_a_pod_in_maintenance(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(DATABASE_URL="sqlite://").start().wait_for(200, READINESS)
     pod.board.maintain(on=True)
     assert document(pod, "status", status=1)["obstacles"] == ["maintenance"]
-    assert "no: maintenance" in run(pod, "status").stdout
+    text = run(pod, "status").stdout
+    assert "no: maintenance" in text
+    assert re.search(r"(?m)^runbook +docs/operations.md#mingushealthmaintenanceforgotten$", text)
     assert run(pod, "workers").returncode == 0
     assert run(pod, "explain", "redis").returncode == 0
     done = run(pod, "wait", "--timeout", "0.3")
@@ -219,6 +221,7 @@ def test_a_dependency_that_is_down(make_pod: Callable[..., Pod]) -> None:
     found = document(pod, "explain", "redis", status=1)
     assert found["advice"] == advice.advice("connection_refused")
     assert found["failed_runs"] > 0
+    assert found["runbook"] == "docs/operations.md#mingushealthcheckfailing"
     text = run(pod, "explain", "redis")
     assert text.returncode == 1
     assert "is it running, and is it where the URL says?" in text.stdout
@@ -308,7 +311,7 @@ def test_a_user_who_may_not_read_it(make_pod: Callable[..., Pod], mode: int) -> 
         if Path(tempfile.gettempdir()) in directory.parents:
             directory.chmod(0o755)
     shared.chmod(mode)
-    for command in NEEDING_A_POD:
+    for command in (*NEEDING_A_POD, ["wait", "--timeout", "0.1"]):
         done = subprocess.run(
             [sys.executable, "-c", AS_NOBODY, *command],
             env=pod.environ,
@@ -318,7 +321,11 @@ def test_a_user_who_may_not_read_it(make_pod: Callable[..., Pod], mode: int) -> 
             timeout=60,
             check=False,
         )
-        refused(done, "no running pod", "Permission denied")
+        if command[0] == "wait":
+            assert (done.returncode, done.stdout) == (1, "")
+            assert all("Permission denied" in line for line in done.stderr.splitlines())
+        else:
+            refused(done, "no running pod", "Permission denied")
 
 
 def test_wrong_usage_and_wrong_settings(make_pod: Callable[..., Pod]) -> None:

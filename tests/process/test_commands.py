@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.pod import ROOT, Pod, eventually
-from tests.process.commands import run
+from tests.process.commands import document, run
 
 KINDS = ("liveness", "readiness", "startup")
 
@@ -180,10 +180,15 @@ def test_a_stop_cannot_be_undone(make_pod: Callable[..., Pod]) -> None:
     assert [answer.status for answer in pod.everywhere(READINESS)] == [503, 503]
 
 
-def test_commands_without_a_pod_say_so(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod()
-    for command in (["drain"], ["undrain"], ["maintenance", "on"]):
-        done = run(pod, *command)
-        assert done.returncode == 2
-        assert "no running pod" in done.stderr
-        assert done.stderr.count("\n") == 1
+def test_what_programs_are_told(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(DATABASE_URL="sqlite://").start().wait_for(200, READINESS)
+    for kind in KINDS:
+        assert document(pod, "check", "--kind", kind) == {"kind": kind, "passes": True}
+    told = {"pod_id": pod.board.pod_id, "requests_in_flight": 0}
+    assert document(pod, "maintenance", "on") == told | {"lifecycle": "maintenance"}
+    assert document(pod, "check", status=1) == {"kind": "readiness", "passes": False}
+    assert document(pod, "maintenance", "off") == told | {"lifecycle": "serving"}
+    assert document(pod, "drain", "--wait") == told | {"lifecycle": "draining"}
+    assert document(pod, "undrain") == told | {"lifecycle": "serving"}
+    pod.board.stop()
+    assert document(pod, "undrain", status=1) == told | {"lifecycle": "draining"}
