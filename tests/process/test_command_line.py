@@ -24,7 +24,7 @@ from service.settings import CHECKS, Settings, is_secret
 from tests.kubelet import ProbeSpec, request_bytes
 from tests.kubernetes.servers import StepServer
 from tests.pod import ROOT, Pod, eventually, free_port
-from tests.process.commands import command_line_of, document, refused, run, started
+from tests.process.commands import command_line_of, document, refused, run, run_each, started
 from tests.servers.redis import RedisServer, binary
 
 READINESS = "/api/system/health/readiness"
@@ -33,13 +33,18 @@ NEEDING_A_POD = (
     *(["status"], ["workers"], ["fleet"], ["explain", "database"], ["watch"], ["check"]),
     *(["drain"], ["drain", "--wait"], ["undrain"], ["maintenance", "on"]),
 )
+NOBODY = 65534
 VECTORS = json.loads((ROOT / "tests/kubernetes/kubelet-probe-vectors.json").read_text())
 SCALE = 3.0  # the margins of the vectors are 0.1 s: a busy machine needs three times that
 
 
-def _without_pod(pod: Pod, *words: str) -> None:
-    for command in NEEDING_A_POD:
-        refused(run(pod, *command), "no running pod", *words)
+def _without_pod(pod: Pod, *words: str, user: int | None = None) -> None:
+    for _, done in run_each(pod, NEEDING_A_POD, user=user):
+        refused(done, "no running pod", *words)
+    ((_, done),) = run_each(pod, [["wait", "--timeout", "0.1"]], user=user)
+    assert (done.returncode, done.stdout) == (1, "")
+    for line in done.stderr.splitlines():
+        assert all(word in line for word in ("no running pod", *words))
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +252,6 @@ def test_the_service_is_down(make_pod: Callable[..., Pod]) -> None:
     _without_pod(pod, "No such file or directory")
     (pod.directory / "run").mkdir()
     _without_pod(pod)
-    done = run(pod, "wait", "--timeout", "0.1")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "no running pod" in done.stderr
     done = run(pod, "probe", f"http://127.0.0.1:{pod.health_port}/health")
     assert (done.returncode, done.stderr) == (1, "")
     assert "Connection refused" in done.stdout
@@ -289,19 +291,6 @@ def test_a_scoreboard_with_garbage_in_it(make_pod: Callable[..., Pod]) -> None:
         refused(run(pod, *command), "slot 1 is damaged")
 
 
-# The interpreter of the tests may lie where another user cannot read: it is loaded before.
-AS_NOBODY = """
-import importlib, os, sys
-from service import __main__ as command_line
-for name in ("status", "watch", "workers", "fleet", "explain", "wait", "check", "flags"):
-    importlib.import_module(f"service.cli.{name}")
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
-sys.exit(command_line.main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("mode", [0o700, 0o755], ids=["its directory", "its file"])
 def test_a_user_who_may_not_read_it(make_pod: Callable[..., Pod], mode: int) -> None:
@@ -311,38 +300,21 @@ def test_a_user_who_may_not_read_it(make_pod: Callable[..., Pod], mode: int) -> 
         if Path(tempfile.gettempdir()) in directory.parents:
             directory.chmod(0o755)
     shared.chmod(mode)
-    for command in (*NEEDING_A_POD, ["wait", "--timeout", "0.1"]):
-        done = subprocess.run(
-            [sys.executable, "-c", AS_NOBODY, *command],
-            env=pod.environ,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if command[0] == "wait":
-            assert (done.returncode, done.stdout) == (1, "")
-            assert all("Permission denied" in line for line in done.stderr.splitlines())
-        else:
-            refused(done, "no running pod", "Permission denied")
+    _without_pod(pod, "Permission denied", user=NOBODY)
 
 
 def test_wrong_usage_and_wrong_settings(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod()
-    for wrong in (
-        ["explain"],
-        ["probe"],
-        ["wait", "--timeout", "soon"],
-        ["watch", "--interval", "0"],
-        ["completion", "tcsh"],
-        ["drain", "--wait", "soon"],
-    ):
-        done = run(pod, *wrong)
+    wrong = (
+        *(["explain"], ["probe"], ["wait", "--timeout", "soon"], ["watch", "--interval", "0"]),
+        *(["completion", "tcsh"], ["drain", "--wait", "soon"], ["check", "--kind", "happiness"]),
+        *(["dance"], []),
+    )
+    for _, done in run_each(pod, wrong):
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("usage: ")
-    for command in (*NEEDING_A_POD, ["wait"], ["settings"]):
-        done = run(pod, *command, HEALTH_BOOT_SECONDS="soon")
+    commands = (*NEEDING_A_POD, ["wait"], ["settings"])
+    for command, done in run_each(pod, commands, HEALTH_BOOT_SECONDS="soon"):
         status = 78 if command[0] in ("drain", "undrain", "maintenance") else 2
         refused(done, "HEALTH_BOOT_SECONDS", status=status)
         assert "soon" not in done.stderr

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.pod import ROOT, Pod, eventually
 from tests.process.commands import document, run
 
@@ -51,25 +49,6 @@ def test_check_answers_while_every_listener_is_busy(make_pod: Callable[..., Pod]
     finally:
         for worker in workers:
             os.kill(worker.pid, signal.SIGCONT)
-
-
-@pytest.mark.parametrize("junk", [b"", b"junk", b"x" * 100_000], ids=["empty", "short", "long"])
-def test_a_foreign_scoreboard_is_no_pod(make_pod: Callable[..., Pod], junk: bytes) -> None:
-    pod = make_pod()
-    shared = pod.directory / "run"
-    shared.mkdir()
-    (shared / "scoreboard.1").write_bytes(junk)
-    assert _check(pod, "liveness") == 2
-
-
-def test_wrong_usage_and_wrong_settings(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod()
-    assert run(pod, "check", "--kind", "happiness").returncode == 2
-    assert run(pod, "dance").returncode == 2
-    done = run(pod, "check", HEALTH_BOOT_SECONDS="soon")
-    assert done.returncode == 2
-    assert "HEALTH_BOOT_SECONDS" in done.stderr
-    assert "soon" not in done.stderr
 
 
 @contextmanager
