@@ -37,6 +37,7 @@ RUN awk '/^[a-z]/ {keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-c
     && /opt/build/bin/pip --python /opt/venv/bin/python install --require-hashes -r requirements/base.txt
 
 COPY pyproject.toml README.md gunicorn.conf.py ./
+COPY docs/mingus-health.1 docs/
 COPY service service
 # Byte code is made here, once: a read-only image could not keep what a start makes.
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \

@@ -1,4 +1,4 @@
-"""Sees to the programs the tests need that no wheel brings: servers, and a browser.
+"""Sees to the programs the tests need that no wheel brings: servers, a browser, groff.
 
 Run by ``make test``. As root they are installed by apt-get; anybody else is told what to
 install. Exit status: 0 all there, 1 something is missing.
@@ -15,6 +15,7 @@ PACKAGES = {
     "promtool": "prometheus",
     "systemd-analyze": "systemd",
     "chromium": "chromium",
+    "groff": "groff-base",
 }
 # Where Debian puts what only an administrator starts.
 PATH = f"{os.environ['PATH']}:/usr/sbin"

@@ -1,11 +1,14 @@
 """What the checks ask, and what to do about each code: for people who have to do it.
 
-``explain`` and the webhooks' messages show it.
+``explain``, the status page and the webhooks' messages show it.
 
 The table in docs/operations.md is made from ``ADVICE``: ``python scripts/operations_doc.py``.
 """
 
+from service.health import CheckState, Lifecycle, Status
 from service.settings import PROVIDERS
+
+RUNBOOK = "docs/operations.md"
 
 _PROVIDER = ("external_response_warning_ms",)
 
@@ -96,3 +99,35 @@ ADVICE: dict[tuple[str, ...], str] = {
 def advice(code: str) -> str:
     """What to do about a code."""
     return next((todo for codes, todo in ADVICE.items() if code in codes), LOG)
+
+
+# The alert that a pod which is not ready comes to, if it stays so.
+_NOT_READY = {
+    Lifecycle.STARTING: "MingusHealthNotStarted",
+    Lifecycle.SERVING: "MingusHealthNotReady",
+    Lifecycle.DRAINING: "MingusHealthDrainForgotten",
+    Lifecycle.MAINTENANCE: "MingusHealthMaintenanceForgotten",
+}
+_FAILING = {
+    Status.WARNING: "MingusHealthCheckWarning",
+    Status.UNKNOWN: "MingusHealthCheckStale",
+    Status.UNHEALTHY: "MingusHealthOptionalCheckFailing",
+}
+
+
+def section(alert: str) -> str:
+    """Where the runbook has an alert, as the alert's own link says it."""
+    return f"{RUNBOOK}#{alert.lower()}"
+
+
+def section_of_pod(lifecycle: Lifecycle, *, ready: bool) -> str | None:
+    """Where the runbook has a pod that is not ready."""
+    return None if ready else section(_NOT_READY[lifecycle])
+
+
+def section_of_check(state: CheckState) -> str | None:
+    """Where the runbook has a check that is not well."""
+    if state.status is Status.UNHEALTHY and state.check.critical:
+        return section("MingusHealthCheckFailing")
+    alert = _FAILING.get(state.status)
+    return alert and section(alert)

@@ -34,7 +34,7 @@ from service.web.kubernetes import twins_bp
 from service.web.payload import Payload
 from service.web.reader import Reader
 from service.web.root_health import index_bp, root_health_bp
-from service.web.status_page import status_page_bp
+from service.web.status_page.routes import status_page_bp
 from service.web.system_health import system_health_bp
 
 if TYPE_CHECKING:

@@ -658,6 +658,11 @@ def wants_colour() -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def dumb_terminal() -> bool:
+    """Whether the terminal, if it is one, can print lines and nothing else."""
+    return os.environ.get("TERM", "dumb") in ("", "dumb")
+
+
 def environment() -> dict[str, str]:
     """The environment of a process that only imports the application.
 

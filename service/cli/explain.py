@@ -4,12 +4,15 @@ import argparse
 from typing import Any
 
 from service import settings
-from service.advice import ASKS, THRESHOLDS, advice
+from service.advice import ASKS, THRESHOLDS, advice, section_of_check
 from service.cli import pod as pods
-from service.cli.output import pairs, say, show, span
+from service.cli.output import pairs, say, show
 from service.health import CheckState
+from service.health.pod import UNREADABLE
 from service.scoreboard import ScoreboardError
 from service.settings import CONFIGURED_BY, Settings
+from service.web.payload import span
+from service.web.status_page.document import check_document
 
 NO_SUCH_CHECK = 2
 
@@ -20,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     reader = pods.reader(given)
     pod, now = reader.pod(), reader.now()
     if not pod.readable:
-        raise ScoreboardError(pods.UNREADABLE)
+        raise ScoreboardError(UNREADABLE)
     states = pod.snapshot.states
     if options.check not in states:
         say(f"there is no check {options.check!r}; there are {', '.join(states)}")
@@ -52,7 +55,7 @@ def document(given: Settings, state: CheckState, now: float) -> dict[str, Any]:
             }
             for field in THRESHOLDS.get(check.name, ())
         },
-        "result": pods.check_document(state, now),
+        "result": check_document(state, now),
         "failed_runs": state.failed_runs,
         "last_run": run_
         and {
@@ -61,6 +64,7 @@ def document(given: Settings, state: CheckState, now: float) -> dict[str, Any]:
             "duration_seconds": round(run_.duration, 4),
         },
         "advice": None if state.code is None else advice(state.code).replace("`", ""),
+        "runbook": section_of_check(state),
     }
 
 
@@ -99,6 +103,7 @@ def text(found: dict[str, Any]) -> str:
         ("last run", last and f"{last['status']}, took {last['duration_seconds'] * 1000:.1f} ms"),
         ("failed", f"{found['failed_runs']} runs since the pod started"),
         ("do", found["advice"] or "nothing"),
+        *([("runbook", found["runbook"])] if found["runbook"] else []),
     ]
     return pairs(rows)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from service import settings
-from service.cli.output import answer
+from service.cli.output import conclude
 from service.scoreboard import Scoreboard, find, living
 
 
@@ -23,24 +23,33 @@ def drain(options: argparse.Namespace) -> int:
     """Takes the pod out of traffic; 0 when nobody waits for requests, or none is in flight."""
     board = _flag(lambda board: board.drain())
     if options.wait is None:
-        return answer("draining", 0)
+        return _tell(options, board, "draining")
     end = time.monotonic() + options.wait
     while board.in_flight and time.monotonic() < end:
         threading.Event().wait(0.05)
-    if board.in_flight:
-        return answer(f"draining; {board.in_flight} requests are still in flight", 1)
-    return answer("drained", 0)
+    if left := board.in_flight:
+        return _tell(options, board, f"draining; {left} requests are still in flight", 1)
+    return _tell(options, board, "drained")
 
 
-def undrain(_options: argparse.Namespace) -> int:
+def undrain(options: argparse.Namespace) -> int:
     """Puts the pod back into traffic; 1 when it is stopping."""
     board = _flag(lambda board: board.drain(on=False))
     if board.stopping:
-        return answer("the pod is stopping, which cannot be undone", 1)
-    return answer(f"the pod is {board.lifecycle.value}", 0)
+        return _tell(options, board, "the pod is stopping, which cannot be undone", 1)
+    return _tell(options, board, f"the pod is {board.lifecycle.value}")
 
 
 def maintenance(options: argparse.Namespace) -> int:
     """Begins or ends maintenance."""
     board = _flag(lambda board: board.maintain(on=options.switch == "on"))
-    return answer(f"the pod is {board.lifecycle.value}", 0)
+    return _tell(options, board, f"the pod is {board.lifecycle.value}")
+
+
+def _tell(options: argparse.Namespace, board: Scoreboard, line: str, status: int = 0) -> int:
+    found = {
+        "pod_id": board.pod_id,
+        "lifecycle": board.lifecycle.value,
+        "requests_in_flight": board.in_flight,
+    }
+    return conclude(options, found, line, status)

@@ -26,19 +26,23 @@ _COLOURS = {
 _WORDS = re.compile(rf"(?<![\w-])(?:{'|'.join(_COLOURS)})(?![\w-])")
 
 
+class NoAnswer(Exception):  # noqa: N818 - what there is: no answer
+    """Nobody can be asked, or nobody answers; the message is the one line to print."""
+
+
 def show(options: argparse.Namespace, document: dict[str, Any], text: str) -> None:
     """Prints a document on standard output, in the form that was asked for."""
     if options.json:
         text = json.dumps(document, ensure_ascii=False)
-    elif sys.stdout.isatty() and wants_colour():
-        text = painted(text)
+    elif sys.stdout.isatty():
+        text = tinted(text)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def say(line: str) -> None:
     """One line on standard error."""
-    sys.stderr.write(f"mingus-health: {line}\n")
+    sys.stderr.write(f"mingus-health: {plain(line)}\n")
     sys.stderr.flush()
 
 
@@ -49,6 +53,21 @@ def answer(line: str, status: int) -> int:
     else:
         sys.stdout.write(f"{line}\n")
     return status
+
+
+def conclude(options: argparse.Namespace, document: dict[str, Any], line: str, status: int) -> int:
+    """What a command has come to: its document or its line, as ``answer`` prints one."""
+    if not options.json:
+        return answer(line, status)
+    show(options, document, line)
+    if status:
+        say(line)
+    return status
+
+
+def tinted(text: str) -> str:
+    """What goes to a terminal: painted where colours are welcome."""
+    return painted(text) if wants_colour() else text
 
 
 def painted(text: str) -> str:
@@ -77,27 +96,18 @@ def pairs(rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"{name.ljust(width)}{GAP}{value}" for name, value in given)
 
 
-def yes(value: bool | None) -> str:  # noqa: FBT001 - the value itself
+def yes(value: object) -> str:
     """A truth in a word."""
-    return NOTHING if value is None else ("no", "yes")[value]
+    return NOTHING if value is None else "yes" if value else "no"
 
 
-def span(seconds: float | None) -> str | None:
-    """A length of time in its two largest units."""
-    if seconds is None:
-        return None
-    if seconds < 60:  # noqa: PLR2004
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:  # noqa: PLR2004
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    days, hours_of_day = divmod(hours, 24)
-    return f"{days} d {hours_of_day} h" if days else f"{hours} h {minutes} min"
+def plain(text: str) -> str:
+    """The text without what a terminal would obey: it may come from another host."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _cell(value: object) -> str:
-    return NOTHING if value is None or value == "" else str(value)
+    return NOTHING if value is None or value == "" else plain(str(value))
 
 
 def _numeric(cells: Iterable[str]) -> bool:

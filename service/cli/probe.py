@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from urllib.parse import urljoin, urlsplit
 
-from service.cli.output import say, show
+from service.cli.address import cause, split
+from service.cli.output import plain, say, show
 
 HEADERS = (("User-Agent", "kube-probe/1.34"), ("Accept", "*/*"), ("Connection", "close"))
 MOVED = (301, 302, 303, 307, 308)
@@ -51,16 +52,11 @@ class Verdict:
 
 def run(options: argparse.Namespace) -> int:
     """Asks once; 0 for a success, 1 for a failure, 2 when nothing can be said."""
-    try:
-        parts = urlsplit(options.url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
+    if split(options.url) is None:
         say("probe: the URL must be like http://localhost:5004/api/system/health/readiness")
         return UNUSABLE
     verdict = ask(options.url, options.timeout)
-    line = f"{verdict.result} in {verdict.response_time_ms:.1f} ms: {verdict.why}"
+    line = f"{verdict.result} in {verdict.response_time_ms:.1f} ms: {plain(verdict.why)}"
     show(options, asdict(verdict), line)
     return ("success", "failure", "unknown").index(verdict.result)
 
@@ -95,9 +91,8 @@ def _one_answer(url: str, timeout: float, begun: list[int]) -> Answer:
     try:
         status = _status(url, timeout, begun)
     except (OSError, HTTPException, ValueError) as error:
-        cause = " ".join(str(getattr(error, "strerror", None) or error).split())
-        cause = cause or type(error).__name__
-        return ("unknown", begun[0], cause) if begun else ("failure", None, cause)
+        why = cause(error)
+        return ("unknown", begun[0], why) if begun else ("failure", None, why)
     if 200 <= status < 400:  # noqa: PLR2004 - the kubelet's own limits
         return "success", status, f"status {status}"
     return "failure", status, f"status {status}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from service import settings
 from service.cli import pod as pods
-from service.cli.output import say, show
+from service.cli.output import conclude, say
 from service.scoreboard import ScoreboardError
 from service.settings import Settings
 
@@ -33,17 +33,13 @@ def run(options: argparse.Namespace) -> int:
         "obstacles": obstacles,
     }
     if obstacles:
-        if options.json:
-            show(options, found, "")
-        say(f"not ready after {waited} s: {', '.join(obstacles)}")
-        return 1
-    show(options, found, f"ready after {waited} s")
-    return 0
+        return conclude(options, found, f"not ready after {waited} s: {', '.join(obstacles)}", 1)
+    return conclude(options, found, f"ready after {waited} s", 0)
 
 
 def _obstacles(given: Settings) -> list[str]:
     """Why the pod is not ready: there may be none yet."""
     try:
-        return pods.obstacles(pods.reader(given).pod())
+        return pods.reader(given).pod().obstacles
     except ScoreboardError as error:
         return [str(error)]

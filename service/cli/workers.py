@@ -4,9 +4,12 @@ import argparse
 from typing import Any
 
 from service import settings
+from service.advice import section
 from service.cli import pod as pods
-from service.cli.output import columns, show, span, yes
+from service.cli.output import columns, show, yes
+from service.web.payload import span
 from service.web.reader import Reader
+from service.web.status_page.document import STUCK, worker_document
 
 
 def run(options: argparse.Namespace) -> int:
@@ -18,44 +21,39 @@ def run(options: argparse.Namespace) -> int:
 
 def document(reader: Reader) -> dict[str, Any]:
     """The occupied slots."""
-    board, now = reader.scoreboard, reader.now()
+    board = reader.scoreboard
+    workers = [worker_document(worker, reader) for worker in board.workers()]
+    stuck = any(worker["state"] == STUCK for worker in workers)
     return {
         "alive": reader.alive(),
         "generation": board.generation,
         "web_workers_expected": board.expected,
-        "workers": [
-            {
-                "slot": worker.slot,
-                "pid": worker.pid,
-                "role": worker.role.name.lower(),
-                "phase": worker.phase.name.lower(),
-                "generation": worker.generation,
-                "threads": worker.threads,
-                "threads_occupied": worker.occupied,
-                "requests_in_flight": worker.in_flight,
-                "requests_finished": worker.finished,
-                "beat_age_seconds": round(max(0.0, now - worker.beat), 2),
-                "stuck": worker.stuck(now, reader.limits),
-            }
-            for worker in board.workers()
-        ],
+        "runbook": section("MingusHealthWorkersMissing") if stuck else None,
+        "workers": workers,
     }
 
 
 def text(found: dict[str, Any]) -> str:
-    """The table."""
-    head = (
-        *("SLOT", "PID", "ROLE", "PHASE", "GENERATION", "THREADS", "OCCUPIED"),
-        *("IN FLIGHT", "FINISHED", "BEAT", "STUCK"),
-    )
-    rows = [
-        (
-            *list(worker.values())[:-2],
-            span(worker["beat_age_seconds"]),
-            "stuck" if worker["stuck"] else None,
-        )
-        for worker in found["workers"]
-    ]
+    """The table, and what it comes to."""
     alive = yes(found["alive"])
     summary = f"progress: {alive}, web workers expected: {found['web_workers_expected']}"
-    return f"{columns(head, rows)}\n\n{summary}"
+    runbook = f"\nrunbook: {found['runbook']}" if found["runbook"] else ""
+    return f"{table(found['workers'])}\n\n{summary}{runbook}"
+
+
+def table(workers: list[dict[str, Any]]) -> str:
+    """A line for each slot."""
+    head = (
+        *("SLOT", "PID", "ROLE", "STATE", "GENERATION", "THREADS", "BUSY", "IN FLIGHT"),
+        *("FINISHED", "OLDEST", "QUEUED", "MEMORY", "BEAT"),
+    )
+    rows = [
+        {
+            **worker,
+            "oldest_seconds": span(worker["oldest_seconds"]),
+            "memory_mb": worker["memory_mb"] and f"{worker['memory_mb']:.1f} MB",
+            "beat_age_seconds": span(worker["beat_age_seconds"]),
+        }.values()
+        for worker in workers
+    ]
+    return columns(head, map(tuple, rows))

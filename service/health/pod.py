@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from service.health.snapshot import Lifecycle, Snapshot
 from service.health.state import CheckState
+from service.health.status import Status
+
+UNREADABLE = "the newest publication cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,25 @@ class Pod:
         snapshot = self.snapshot
         starting = snapshot.lifecycle is Lifecycle.STARTING
         if not self.readable:
-            return ["the newest publication cannot be read"]
+            return [UNREADABLE]
         found = [] if snapshot.lifecycle is Lifecycle.SERVING else [snapshot.lifecycle.value]
         found += [
-            f"{name} {state.status.word} ({state.code})"
+            obstacle(name, state.status, state.code)
             for name, state in snapshot.states.items()
             if not state.status.passes
             and (state.check.critical or (starting and _needed_to_start(state)))
         ]
+        found += [
+            obstacle(f"task {name}", task.status, task.code)
+            for name, task in snapshot.tasks.items()
+            if starting and task.holds_up
+        ]
         return found
+
+
+def obstacle(name: str, status: Status, code: str | None) -> str:
+    """What keeps a pod, such as ``redis unhealthy (timeout)``."""
+    return f"{name} {status.word} ({code})"
 
 
 def _needed_to_start(state: CheckState) -> bool:

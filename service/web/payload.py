@@ -47,6 +47,20 @@ def milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 2)
 
 
+def span(seconds: float | None) -> str | None:
+    """A length of time for people, in its two largest units, such as ``4 min 10 s``."""
+    if seconds is None:
+        return None
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:  # noqa: PLR2004
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    return f"{days} d {hours_of_day} h" if days else f"{hours} h {minutes} min"
+
+
 def _in_units_of(unit: int, amount: int | None) -> float | None:
     return None if amount is None else round(amount / unit, 2)
 
@@ -418,35 +432,7 @@ class Payload:
 
     def fleet(self, pod: Pod, *, trusted: bool) -> Answer:
         """``/api/system/health/fleet``: every pod, as this one last saw them. Always 200."""
-        internal = partial(_internal, trusted=trusted)
-        view, states = pod.snapshot.fleet, pod.snapshot.states
-        members = json.loads(view.members) if view else {}
-        rows = [_pick(row, schemas.FLEET_POD) for row in members.get("pods", ())]
-        checks = {
-            name: {
-                "status": state.status.word,
-                "failing_elsewhere": view.elsewhere.get(name, 0),
-                "origin": view.origin(state),
-            }
-            for name, state in states.items()
-            if view and not state.check.unconfigured
-        }
-        return _envelope(
-            True,  # noqa: FBT003
-            pod,
-            {
-                "scope": (Scope.FLEET if view else Scope.POD).value,
-                "fresh": bool(view and view.fresh),
-                "last_sync": timestamp(view.seen_at) if view else None,
-                "floor_percent": internal(view.floor if view else None),
-                "this_pod": internal(members.get("this")),
-                "pods_total": internal(view.others + 1 if view else None),
-                "pods_ready": internal(sum(row["ready"] is True for row in rows) if view else None),
-                "leases": internal(members.get("leases", {})),
-                "checks": internal(checks),
-                "pods": internal(rows),
-            },
-        )
+        return _envelope(True, pod, members(pod, trusted=trusted))  # noqa: FBT003
 
     def system_metrics(self, pod: Pod, *, trusted: bool) -> Answer:  # noqa: ARG002
         """Both metrics paths in their JSON form: the nine documented names."""
@@ -571,6 +557,35 @@ class Payload:
     def _process(self, application: CheckState, *, trusted: bool) -> Document:
         process = _details(application).get("process", {})
         return _pick(process, schemas.PROCESS, trusted=trusted)
+
+
+def members(pod: Pod, *, trusted: bool) -> Document:
+    """The fleet as a pod last saw it."""
+    internal = partial(_internal, trusted=trusted)
+    view, states = pod.snapshot.fleet, pod.snapshot.states
+    seen = json.loads(view.members) if view else {}
+    rows = [_pick(row, schemas.FLEET_POD) for row in seen.get("pods", ())]
+    checks = {
+        name: {
+            "status": state.status.word,
+            "failing_elsewhere": view.elsewhere.get(name, 0),
+            "origin": view.origin(state),
+        }
+        for name, state in states.items()
+        if view and not state.check.unconfigured
+    }
+    return {
+        "scope": (Scope.FLEET if view else Scope.POD).value,
+        "fresh": bool(view and view.fresh),
+        "last_sync": timestamp(view.seen_at) if view else None,
+        "floor_percent": internal(view.floor if view else None),
+        "this_pod": internal(seen.get("this")),
+        "pods_total": internal(view.others + 1 if view else None),
+        "pods_ready": internal(sum(row["ready"] is True for row in rows) if view else None),
+        "leases": internal(seen.get("leases", {})),
+        "checks": internal(checks),
+        "pods": internal(rows),
+    }
 
 
 def _internal(value: Any, *, trusted: bool) -> Any:

@@ -21,7 +21,7 @@ from document_blocks import filled
 from health_contract import METRICS, TEXT_FORMAT, violations
 
 from service import __main__ as command_line
-from service import settings
+from service import advice, settings
 from service.checks import definitions
 from service.health import CODES, Status
 from service.metrics.exposition import GAUGES, TRUSTED
@@ -401,11 +401,38 @@ def test_what_the_readme_shows_of_a_session() -> None:
     assert grep[2].splitlines() == found
 
 
+PARSER = command_line.parser()
+(DECLARED,) = (each.choices for each in PARSER._actions if isinstance(each.choices, dict))
+
+
 def test_the_readme_has_every_command() -> None:
     shown = {command.split()[0] for command in COMMANDS}
-    parser = command_line.parser()
-    (commands,) = (each.choices for each in parser._actions if isinstance(each.choices, dict))
-    assert shown == {*commands} - {"preflight"}
+    assert shown == {*DECLARED} - {"preflight"}
+
+
+def test_the_readme_has_the_exit_statuses() -> None:
+    for command, _, *cells in rows(read(README), "Command", "What it does", "0", "1"):
+        declared = DECLARED[command.strip("`").split()[1]].epilog
+        exits = dict(re.findall(r"(?m)^  (\d+) +(.+)$", declared))
+        assert [cell.strip(" |") for cell in cells] == [exits["0"], exits.get("1", "")], command
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_the_examples_of_a_command(name: str) -> None:
+    examples = DECLARED[name].epilog.split("examples:\n")[1].splitlines()
+    assert examples
+    for example in examples:
+        words = example.partition(">")[0].split()
+        assert words[:2] == ["mingus-health", name]
+        PARSER.parse_args(words[1:])
+
+
+def test_the_sections_of_the_runbook_that_commands_name() -> None:
+    alerts = {*advice._NOT_READY.values(), *advice._FAILING.values()}
+    alerts |= {"MingusHealthCheckFailing", "MingusHealthWorkersMissing"}
+    for alert in alerts:
+        path, _, anchor = advice.section(alert).partition("#")
+        assert anchor in anchors(ROOT / path)
 
 
 def test_applications_that_are_named_exist() -> None:

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,61 +16,35 @@ import pytest
 
 from service import advice, scoreboard
 from service.cli import output, probe
-from service.cli.pod import UNREADABLE
+from service.cli.commands import SHELLS
 from service.health import CODES, Kind, Role
+from service.health.pod import UNREADABLE
 from service.scoreboard import BODY_BYTES, Scoreboard, path_of
 from service.settings import CHECKS, Settings, is_secret
 from tests.kubelet import ProbeSpec, request_bytes
 from tests.kubernetes.servers import StepServer
 from tests.pod import ROOT, Pod, eventually, free_port
+from tests.process.commands import command_line_of, document, refused, run, run_each, started
+from tests.servers.redis import RedisServer, binary
 
 READINESS = "/api/system/health/readiness"
 # What needs a pod, and says so in one line when there is none.
-LOOKING = (["status"], ["workers"], ["explain", "database"], ["watch"])
+NEEDING_A_POD = (
+    *(["status"], ["workers"], ["fleet"], ["explain", "database"], ["watch"], ["check"]),
+    *(["drain"], ["drain", "--wait"], ["undrain"], ["maintenance", "on"]),
+)
+NOBODY = 65534
 VECTORS = json.loads((ROOT / "tests/kubernetes/kubelet-probe-vectors.json").read_text())
 SCALE = 3.0  # the margins of the vectors are 0.1 s: a busy machine needs three times that
 
-Done = subprocess.CompletedProcess[str]
 
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "service", *arguments]
-
-
-def _run(pod: Pod, *arguments: str, **environ: str) -> Done:
-    done = subprocess.run(
-        _command(*arguments),
-        env={**pod.environ, **environ},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def _json(pod: Pod, *arguments: str, status: int = 0, **environ: str) -> Any:
-    """The one document a command prints."""
-    done = _run(pod, *arguments, "--json", **environ)
-    assert done.returncode == status, done.stderr
-    assert done.stdout.count("\n") == 1
-    return json.loads(done.stdout)
-
-
-def _refused(done: Done, *words: str, status: int = 2) -> None:
-    """It ends with a status and one line on standard error, and says nothing else."""
-    assert (done.returncode, done.stdout) == (status, "")
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("mingus-health: ")
-    for word in words:
-        assert word in done.stderr
-
-
-def _without_pod(pod: Pod, *words: str) -> None:
-    for command in LOOKING:
-        _refused(_run(pod, *command), "no running pod", *words)
+def _without_pod(pod: Pod, *words: str, user: int | None = None) -> None:
+    for _, done in run_each(pod, NEEDING_A_POD, user=user):
+        refused(done, "no running pod", *words)
+    ((_, done),) = run_each(pod, [["wait", "--timeout", "0.1"]], user=user)
+    assert (done.returncode, done.stdout) == (1, "")
+    for line in done.stderr.splitlines():
+        assert all(word in line for word in ("no running pod", *words))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +58,7 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
 
 
 def test_status_says_what_the_endpoints_say(well: Pod) -> None:
-    found = _json(well, "status")
+    found = document(well, "status")
     assert found["verdicts"].keys() == {"liveness", "readiness", "startup", "overall"}
     assert found["verdicts"]["readiness"] is True
     assert (found["lifecycle"], found["obstacles"]) == ("serving", [])
@@ -95,7 +68,7 @@ def test_status_says_what_the_endpoints_say(well: Pod) -> None:
     shown = well.get("/health/detailed").json["services"]["database"]
     assert found["checks"]["database"].keys() == {*shown, "age_seconds", "critical"}
     assert found["checks"]["database"]["status"] == shown["status"] == "healthy"
-    text = _run(well, "status")
+    text = run(well, "status")
     assert (text.returncode, text.stderr) == (0, "")
     assert re.search(r"(?m)^readiness +yes$", text.stdout)
     assert re.search(r"(?m)^database +healthy +- +[\d.]+ s +[\d.]+ ms +needs it$", text.stdout)
@@ -103,50 +76,52 @@ def test_status_says_what_the_endpoints_say(well: Pod) -> None:
 
 
 def test_workers_shows_every_slot(well: Pod) -> None:
-    found = _json(well, "workers")
+    found = document(well, "workers")
     assert found["alive"] is True
     living = {worker.pid for role in Role for worker in well.workers(role)}
     assert {worker["pid"] for worker in found["workers"]} == living
     assert [worker["role"] for worker in found["workers"]].count("web") == 2
-    assert not any(worker["stuck"] for worker in found["workers"])
-    text = _run(well, "workers")
+    assert all(worker["state"] in ("idle", "busy", "full") for worker in found["workers"])
+    text = run(well, "workers")
     assert text.returncode == 0
-    assert len(re.findall(r"(?m)^ *\d+ +\d+ +(?:web|health) +ready ", text.stdout)) == 3
+    assert (
+        len(re.findall(r"(?m)^ *\d+ +\d+ +(?:web|health) +(?:idle|busy|full) ", text.stdout)) == 3
+    )
 
 
 def test_explain_has_rules_results_and_advice(well: Pod) -> None:
-    found = _json(well, "explain", "database")
+    found = document(well, "explain", "database")
     assert (found["interval_seconds"], found["timeout_seconds"]) == (1, 1)
     assert (found["failure_threshold"], found["success_threshold"]) == (2, 2)
     assert found["decides"] == {"readiness": True, "startup": True}
     assert found["thresholds"]["DB_RESPONSE_WARNING_MS"]["value"] == 1000
     assert found["result"]["status"] == found["last_run"]["status"] == "healthy"
     assert found["advice"] is None
-    text = _run(well, "explain", "stripe_api")
+    text = run(well, "explain", "stripe_api")
     assert text.returncode == 0
     assert "STRIPE_SECRET_KEY" in text.stdout
     assert "then give its settings" in text.stdout
 
 
 def test_explain_of_no_check_lists_those_there_are(well: Pod) -> None:
-    _refused(_run(well, "explain", "happiness"), "'happiness'", *CHECKS)
+    refused(run(well, "explain", "happiness"), "'happiness'", *CHECKS)
 
 
 def test_wait_and_probe_of_a_pod_that_is_ready(well: Pod) -> None:
-    done = _run(well, "wait", "--timeout", "30")
+    done = run(well, "wait", "--timeout", "30")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("ready after")
-    assert _json(well, "wait")["ready"] is True
+    assert document(well, "wait")["ready"] is True
     url = f"http://127.0.0.1:{well.health_port}{READINESS}"
-    assert re.fullmatch(r"success in [\d.]+ ms: status 200\n", _run(well, "probe", url).stdout)
-    assert _json(well, "probe", url)["status"] == 200
-    assert _json(well, "probe", f"{url}/nothing", status=1)["status"] == 404
+    assert re.fullmatch(r"success in [\d.]+ ms: status 200\n", run(well, "probe", url).stdout)
+    assert document(well, "probe", url)["status"] == 200
+    assert document(well, "probe", f"{url}/nothing", status=1)["status"] == 404
 
 
 def test_watch_goes_on_until_it_is_interrupted(make_pod: Callable[..., Pod]) -> None:
     """Past the end of the pod, and on to the next one."""
     pod = make_pod(DATABASE_URL="sqlite://").start().wait_for(200, READINESS)
-    with _started(pod, "watch", "--json", "--interval", "0.1") as watch:
+    with started(pod, "watch", "--json", "--interval", "0.1") as watch:
         assert watch.stdout is not None
         assert watch.stderr is not None
         seen = [json.loads(watch.stdout.readline()) for _ in range(3)]
@@ -169,15 +144,57 @@ def _no_pod(pod: Pod) -> str:
     return f"mingus-health: no running pod in {pod.directory / 'run'}"
 
 
-@contextmanager
-def _started(pod: Pod, *arguments: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
-    """A command that goes on until the end of the block."""
-    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
-    with subprocess.Popen(_command(*arguments), env=pod.environ, cwd=ROOT, **given) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+# -- the fleet
+
+
+def test_a_pod_without_redis_is_alone(well: Pod) -> None:
+    found = document(well, "fleet")
+    assert (found["configured"], found["scope"], found["fresh"]) == (False, "pod", False)
+    assert (found["pods"], found["age_seconds"]) == ([], None)
+    text = run(well, "fleet")
+    assert (text.returncode, text.stderr) == (0, "")
+    assert (
+        text.stdout
+        == "alone: a fleet needs a configured Redis (REDIS_URL), and this pod has none\n"
+    )
+
+
+def test_the_fleet_fresh_and_stale(make_pod: Callable[..., Pod]) -> None:
+    with RedisServer(binary("valkey")) as redis:
+        given = {"DATABASE_URL": "sqlite://", "HEALTH_FLEET_INTERVAL_SECONDS": "2"}
+        pods = [
+            make_pod(REDIS_URL=redis.url, APP_RELEASE=release, **given).start()
+            for release in ("blue", "green")
+        ]
+        here, _ = pods
+
+        def whole() -> Any:
+            found = document(here, "fleet")
+            return found if found["pods_ready"] == 2 and found["leases"]["checks"] else None
+
+        found = eventually(whole, "both pods are ready, and one holds the lease")
+        assert found["age_seconds"] < 6
+        endpoint = here.get("/api/system/health/fleet").data
+        assert found.keys() == {*endpoint, "configured", "age_seconds"}
+        assert found["this_pod"] == endpoint["this_pod"] == here.board.pod_id
+        assert {row["pod"] for row in found["pods"]} == {pod.board.pod_id for pod in pods}
+        text = run(here, "fleet")
+        assert (text.returncode, text.stderr) == (0, "")
+        mine = here.board.pod_id[:12]
+        assert re.search(rf"(?m)^{mine} \(this\) .* blue +serving +yes +2/2 ", text.stdout)
+        assert re.search(r"(?m)^lease checks +[0-9a-f]{12} on ", text.stdout)
+        with redis.frozen():
+            eventually(lambda: run(here, "fleet").returncode == 1, "the view is stale")
+            assert document(here, "fleet", status=1)["fresh"] is False
+            assert re.search(r"(?m)^view +stale, ", run(here, "fleet").stdout)
+
+
+def test_a_fleet_nobody_has_reached_yet(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0", HEALTH_STARTUP_CHECKS="none")
+    pod.start()
+    done = run(pod, "fleet")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("alone: this pod has not reached the configured Redis yet")
 
 
 # -- a pod that is not ready
@@ -186,37 +203,40 @@ def _started(pod: Pod, *arguments: str, **more: Any) -> Iterator[subprocess.Pope
 def test_a_pod_in_maintenance(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(DATABASE_URL="sqlite://").start().wait_for(200, READINESS)
     pod.board.maintain(on=True)
-    assert _json(pod, "status", status=1)["obstacles"] == ["maintenance"]
-    assert "no: maintenance" in _run(pod, "status").stdout
-    assert _run(pod, "workers").returncode == 0
-    assert _run(pod, "explain", "redis").returncode == 0
-    done = _run(pod, "wait", "--timeout", "0.3")
+    assert document(pod, "status", status=1)["obstacles"] == ["maintenance"]
+    text = run(pod, "status").stdout
+    assert "no: maintenance" in text
+    assert re.search(r"(?m)^runbook +docs/operations.md#mingushealthmaintenanceforgotten$", text)
+    assert run(pod, "workers").returncode == 0
+    assert run(pod, "explain", "redis").returncode == 0
+    done = run(pod, "wait", "--timeout", "0.3")
     assert (done.returncode, done.stdout) == (1, "")
     assert [line.partition(": ")[2] for line in done.stderr.splitlines()] == [
         "waiting: maintenance",
         "not ready after 0.3 s: maintenance",
     ]
-    assert _json(pod, "wait", "--timeout", "0.1", status=1)["obstacles"] == ["maintenance"]
+    assert document(pod, "wait", "--timeout", "0.1", status=1)["obstacles"] == ["maintenance"]
     url = f"http://127.0.0.1:{pod.health_port}{READINESS}"
-    assert _run(pod, "probe", url).stdout.endswith("status 503\n")
+    assert run(pod, "probe", url).stdout.endswith("status 503\n")
 
 
 def test_a_dependency_that_is_down(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0", HEALTH_STARTUP_CHECKS="none")
     pod.start()
     obstacle = "redis unhealthy (connection_refused)"
-    eventually(lambda: _json(pod, "status", status=1)["obstacles"] == [obstacle], obstacle)
-    found = _json(pod, "explain", "redis", status=1)
+    eventually(lambda: document(pod, "status", status=1)["obstacles"] == [obstacle], obstacle)
+    found = document(pod, "explain", "redis", status=1)
     assert found["advice"] == advice.advice("connection_refused")
     assert found["failed_runs"] > 0
-    text = _run(pod, "explain", "redis")
+    assert found["runbook"] == "docs/operations.md#mingushealthcheckfailing"
+    text = run(pod, "explain", "redis")
     assert text.returncode == 1
     assert "is it running, and is it where the URL says?" in text.stdout
 
 
 def test_wait_sees_a_pod_come(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(DATABASE_URL="sqlite://")
-    with _started(pod, "wait", "--timeout", "60") as wait:
+    with started(pod, "wait", "--timeout", "60") as wait:
         assert wait.stderr is not None
         assert "waiting: no running pod" in wait.stderr.readline()
         pod.start()
@@ -234,13 +254,10 @@ def test_the_service_is_down(make_pod: Callable[..., Pod]) -> None:
     _without_pod(pod, "No such file or directory")
     (pod.directory / "run").mkdir()
     _without_pod(pod)
-    done = _run(pod, "wait", "--timeout", "0.1")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "no running pod" in done.stderr
-    done = _run(pod, "probe", f"http://127.0.0.1:{pod.health_port}/health")
+    done = run(pod, "probe", f"http://127.0.0.1:{pod.health_port}/health")
     assert (done.returncode, done.stderr) == (1, "")
     assert "Connection refused" in done.stdout
-    assert _run(pod, "settings").returncode == 0
+    assert run(pod, "settings").returncode == 0
 
 
 def test_a_scoreboard_whose_master_is_dead(make_pod: Callable[..., Pod]) -> None:
@@ -254,77 +271,54 @@ def test_a_scoreboard_whose_master_is_dead(make_pod: Callable[..., Pod]) -> None
 @pytest.mark.parametrize("junk", [b"", b"junk", b"x" * 100_000], ids=["empty", "short", "long"])
 def test_a_file_that_is_no_scoreboard(make_pod: Callable[..., Pod], junk: bytes) -> None:
     pod = make_pod()
-    run = pod.directory / "run"
-    run.mkdir()
-    (run / "scoreboard.1").write_bytes(junk)
+    shared = pod.directory / "run"
+    shared.mkdir()
+    (shared / "scoreboard.1").write_bytes(junk)
     _without_pod(pod, "scoreboard.1")
 
 
 def test_a_scoreboard_with_garbage_in_it(make_pod: Callable[..., Pod]) -> None:
     """It is of this version, and its master lives: only what it says makes no sense."""
     pod = make_pod()
-    run = pod.directory / "run"
-    run.mkdir()
-    board = Scoreboard.create(path_of(run, os.getpid()), slots=3)
+    shared = pod.directory / "run"
+    shared.mkdir()
+    board = Scoreboard.create(path_of(shared, os.getpid()), slots=3)
     board.publish(1, b"\xff" * BODY_BYTES)
-    assert _json(pod, "status", status=1)["obstacles"] == [UNREADABLE]
-    _refused(_run(pod, "explain", "redis"), UNREADABLE)
+    assert document(pod, "status", status=1)["obstacles"] == [UNREADABLE]
+    for command in (["explain", "redis"], ["fleet"]):
+        refused(run(pod, *command), UNREADABLE)
     board.slot(1).assign(Role.WEB, 0, 4)
     board.slot(1)._words[scoreboard.S_ROLE] = 2**63
     for command in (["status"], ["workers"]):
-        _refused(_run(pod, *command), "slot 1 is damaged")
-
-
-# The interpreter of the tests may lie where another user cannot read: it is loaded before.
-AS_NOBODY = """
-import importlib, os, sys
-from service import __main__ as command_line
-for name in ("status", "watch", "workers", "explain", "wait", "settings"):
-    importlib.import_module(f"service.cli.{name}")
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
-sys.exit(command_line.main(sys.argv[1:]))
-"""
+        refused(run(pod, *command), "slot 1 is damaged")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("mode", [0o700, 0o755], ids=["its directory", "its file"])
 def test_a_user_who_may_not_read_it(make_pod: Callable[..., Pod], mode: int) -> None:
     pod = make_pod(DATABASE_URL="sqlite://").start()
-    run = pod.directory / "run"
-    for directory in run.parents:
+    shared = pod.directory / "run"
+    for directory in shared.parents:
         if Path(tempfile.gettempdir()) in directory.parents:
             directory.chmod(0o755)
-    run.chmod(mode)
-    for command in LOOKING:
-        done = subprocess.run(
-            [sys.executable, "-c", AS_NOBODY, *command],
-            env=pod.environ,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        _refused(done, "no running pod", "Permission denied")
+    shared.chmod(mode)
+    _without_pod(pod, "Permission denied", user=NOBODY)
 
 
 def test_wrong_usage_and_wrong_settings(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod()
-    for wrong in (
-        ["explain"],
-        ["probe"],
-        ["wait", "--timeout", "soon"],
-        ["watch", "--interval", "0"],
-        ["completion", "fish"],
-    ):
-        done = _run(pod, *wrong)
+    wrong = (
+        *(["explain"], ["probe"], ["wait", "--timeout", "soon"], ["watch", "--interval", "0"]),
+        *(["completion", "tcsh"], ["drain", "--wait", "soon"], ["check", "--kind", "happiness"]),
+        *(["dance"], []),
+    )
+    for _, done in run_each(pod, wrong):
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("usage: ")
-    for command in (*LOOKING, ["wait"], ["settings"]):
-        done = _run(pod, *command, HEALTH_BOOT_SECONDS="soon")
-        _refused(done, "HEALTH_BOOT_SECONDS")
+    commands = (*NEEDING_A_POD, ["wait"], ["settings"])
+    for command, done in run_each(pod, commands, HEALTH_BOOT_SECONDS="soon"):
+        status = 78 if command[0] in ("drain", "undrain", "maintenance") else 2
+        refused(done, "HEALTH_BOOT_SECONDS", status=status)
         assert "soon" not in done.stderr
 
 
@@ -345,7 +339,7 @@ def test_settings_come_from_somewhere_and_keep_secrets(
         "HEALTH_DETAILS_TOKEN": "hidden-hidden-hidden",
         "STRIPE_SECRET_KEY_FILE": str(secret),
     }
-    found = _json(pod, "settings", **environ)
+    found = document(pod, "settings", **environ)
     sources = {
         name: (found[name]["source"], found[name]["variable"])
         for name in ("APP_ENV", "PORT", "DATABASE_URL", "STRIPE_SECRET_KEY", "THREADS")
@@ -360,7 +354,7 @@ def test_settings_come_from_somewhere_and_keep_secrets(
     assert len(found) == len(Settings.model_fields)
     assert found["RUN_DIR"]["value"] == str(pod.directory / "run")
     assert found["HEALTH_STARTUP_CHECKS"]["value"] == ["database", "redis"]
-    text = _run(pod, "settings", **environ)
+    text = run(pod, "settings", **environ)
     assert re.search(r"(?m)^APP_ENV +staging +FLASK_ENV$", text.stdout)
     assert "hidden" not in json.dumps(found) + text.stdout
     assert any(is_secret(field) for field in Settings.model_fields)
@@ -404,14 +398,14 @@ def test_probe_asks_what_the_kubelet_asks() -> None:
 def test_probe_says_when_nothing_can_be_said(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod()
     for nonsense in ("localhost", "ftp://localhost/", "http://", "http://localhost:port/"):
-        _refused(_run(pod, "probe", nonsense), "the URL must be like")
+        refused(run(pod, "probe", nonsense), "the URL must be like")
     broken = [{"send": "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"}]
     with StepServer(broken, {}, SCALE) as server:
-        done = _run(pod, "probe", f"http://127.0.0.1:{server.port}{server.path}")
+        done = run(pod, "probe", f"http://127.0.0.1:{server.port}{server.path}")
         assert done.returncode == 2
         assert "breaks off" in done.stdout
         assert len(server.received) == 3
-    done = _run(pod, "probe", "--timeout", "5", "http://nowhere.invalid/")
+    done = run(pod, "probe", "--timeout", "5", "http://nowhere.invalid/")
     assert (done.returncode, done.stderr) == (1, "")
 
 
@@ -422,7 +416,7 @@ def _on_a_terminal(pod: Pod, *arguments: str, **environ: str) -> bytes:
     ours, theirs = os.openpty()
     try:
         subprocess.run(
-            _command(*arguments),
+            command_line_of(*arguments),
             env={**pod.environ, "TERM": "xterm", **environ},
             cwd=ROOT,
             stdout=theirs,
@@ -452,19 +446,11 @@ def test_colours_change_no_column() -> None:
     assert re.sub(r"\x1b\[\d+m", "", painted) == table
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 0 s"), (7290, "2 h 1 min"), (90000, "1 d 1 h")],
-)
-def test_a_length_of_time(seconds: float, text: str) -> None:
-    assert output.span(seconds) == text
-
-
 def test_a_reader_who_has_seen_enough(well: Pod) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     try:
-        with _started(well, "status", stdout=theirs) as status:
+        with started(well, "status", stdout=theirs) as status:
             _, complaints = status.communicate(timeout=30)
     finally:
         os.close(theirs)
@@ -473,12 +459,12 @@ def test_a_reader_who_has_seen_enough(well: Pod) -> None:
 
 def test_completions(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod()
-    for shell in ("bash", "zsh"):
-        done = _run(pod, "completion", shell)
+    for shell in SHELLS:
+        done = run(pod, "completion", shell)
         assert (done.returncode, done.stderr) == (0, "")
-        for word in ("explain", "maintenance", "--json", "--timeout"):
+        for word in ("explain", "maintenance", "json", "timeout"):
             assert word in done.stdout
-    bash = _run(pod, "completion", "bash").stdout
+    bash = run(pod, "completion", "bash").stdout
     checked = subprocess.run(["bash", "-n"], input=bash, text=True, check=False, timeout=30)
     assert checked.returncode == 0
 

@@ -9,31 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.pod import ROOT, Pod, eventually
+from tests.process.commands import document, run
 
 KINDS = ("liveness", "readiness", "startup")
 
 
-def _run(pod: Pod, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
-        env={**pod.environ, **environ},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def _check(pod: Pod, kind: str) -> int:
     """Exit status of a check; it says nothing, or one line and no traceback."""
-    done = _run(pod, "check", "--kind", kind)
+    done = run(pod, "check", "--kind", kind)
     assert done.stdout == ""
     assert done.stderr.count("\n") == (done.returncode == 2)
-    assert "Traceback" not in done.stderr
     return done.returncode
 
 
@@ -43,7 +29,7 @@ def test_check_follows_the_pod_through_its_life(make_pod: Callable[..., Pod]) ->
     pod.start()
     pod.wait_for(200, "/health")
     assert [_check(pod, kind) for kind in KINDS] == [0, 0, 0]
-    assert _run(pod, "check").returncode == 0
+    assert run(pod, "check").returncode == 0
     os.kill(pod.pid, signal.SIGTERM)
     pod.wait_for(503, "/health")
     assert [_check(pod, kind) for kind in KINDS] == [0, 1, 0]
@@ -63,25 +49,6 @@ def test_check_answers_while_every_listener_is_busy(make_pod: Callable[..., Pod]
     finally:
         for worker in workers:
             os.kill(worker.pid, signal.SIGCONT)
-
-
-@pytest.mark.parametrize("junk", [b"", b"junk", b"x" * 100_000], ids=["empty", "short", "long"])
-def test_a_foreign_scoreboard_is_no_pod(make_pod: Callable[..., Pod], junk: bytes) -> None:
-    pod = make_pod()
-    run = pod.directory / "run"
-    run.mkdir()
-    (run / "scoreboard.1").write_bytes(junk)
-    assert _check(pod, "liveness") == 2
-
-
-def test_wrong_usage_and_wrong_settings(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod()
-    assert _run(pod, "check", "--kind", "happiness").returncode == 2
-    assert _run(pod, "dance").returncode == 2
-    done = _run(pod, "check", HEALTH_BOOT_SECONDS="soon")
-    assert done.returncode == 2
-    assert "HEALTH_BOOT_SECONDS" in done.stderr
-    assert "soon" not in done.stderr
 
 
 @contextmanager
@@ -148,14 +115,14 @@ def _lifecycle(pod: Pod) -> str:
 def test_an_operator_drains_a_pod_and_takes_it_back(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(APP_MODULE="tests.process.apps:app").start()
     pod.wait_for(200, READINESS)
-    assert _run(pod, "drain").returncode == 0
+    assert run(pod, "drain").returncode == 0
     assert [answer.status for answer in pod.everywhere(READINESS)] == [503, 503]
     assert [answer.status for answer in pod.everywhere(LIVENESS)] == [200, 200]
     assert pod.get("/x", Connection="keep-alive").headers["connection"] == "close"
     assert _lifecycle(pod) == "draining"
-    assert _run(pod, "undrain").returncode == 0
+    assert run(pod, "undrain").returncode == 0
     assert [answer.status for answer in pod.everywhere(READINESS)] == [200, 200]
-    assert _run(pod, "drain", "--wait", "30").returncode == 0
+    assert run(pod, "drain", "--wait", "30").returncode == 0
 
 
 def test_drain_waits_for_requests_in_flight(make_pod: Callable[..., Pod]) -> None:
@@ -163,7 +130,7 @@ def test_drain_waits_for_requests_in_flight(make_pod: Callable[..., Pod]) -> Non
     with socket.create_connection(("127.0.0.1", pod.port)) as stuck:
         stuck.sendall(b"GET /slow?seconds=60 HTTP/1.1\r\nHost: x\r\n\r\n")
         eventually(lambda: pod.board.in_flight, "it is in flight")
-        done = _run(pod, "drain", "--wait", "0.1")
+        done = run(pod, "drain", "--wait", "0.1")
         assert done.returncode == 1
         assert "1 requests are still in flight" in done.stderr
 
@@ -171,14 +138,14 @@ def test_drain_waits_for_requests_in_flight(make_pod: Callable[..., Pod]) -> Non
 def test_maintenance_outlasts_workers(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(DATABASE_URL="sqlite://").start()
     pod.wait_for(200, READINESS)
-    assert _run(pod, "maintenance", "on").returncode == 0
+    assert run(pod, "maintenance", "on").returncode == 0
     assert _lifecycle(pod) == "maintenance"
     assert [answer.status for answer in pod.everywhere("/health")] == [503, 503]
     os.kill(pod.pid, signal.SIGHUP)
     eventually(lambda: {worker.generation for worker in pod.workers()} == {1}, "a reload")
     assert [answer.status for answer in pod.everywhere(READINESS)] == [503, 503]
     assert [answer.status for answer in pod.everywhere(LIVENESS)] == [200, 200]
-    assert _run(pod, "maintenance", "off").returncode == 0
+    assert run(pod, "maintenance", "off").returncode == 0
     pod.wait_for(200, READINESS)
 
 
@@ -186,16 +153,21 @@ def test_a_stop_cannot_be_undone(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(HEALTH_DRAIN_SECONDS="3000").start()
     os.kill(pod.pid, signal.SIGTERM)
     pod.wait_for(503, READINESS)
-    done = _run(pod, "undrain")
+    done = run(pod, "undrain")
     assert done.returncode == 1
     assert "cannot be undone" in done.stderr
     assert [answer.status for answer in pod.everywhere(READINESS)] == [503, 503]
 
 
-def test_commands_without_a_pod_say_so(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod()
-    for command in (["drain"], ["undrain"], ["maintenance", "on"]):
-        done = _run(pod, *command)
-        assert done.returncode == 2
-        assert "no running pod" in done.stderr
-        assert done.stderr.count("\n") == 1
+def test_what_programs_are_told(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(DATABASE_URL="sqlite://").start().wait_for(200, READINESS)
+    for kind in KINDS:
+        assert document(pod, "check", "--kind", kind) == {"kind": kind, "passes": True}
+    told = {"pod_id": pod.board.pod_id, "requests_in_flight": 0}
+    assert document(pod, "maintenance", "on") == told | {"lifecycle": "maintenance"}
+    assert document(pod, "check", status=1) == {"kind": "readiness", "passes": False}
+    assert document(pod, "maintenance", "off") == told | {"lifecycle": "serving"}
+    assert document(pod, "drain", "--wait") == told | {"lifecycle": "draining"}
+    assert document(pod, "undrain") == told | {"lifecycle": "serving"}
+    pod.board.stop()
+    assert document(pod, "undrain", status=1) == told | {"lifecycle": "draining"}

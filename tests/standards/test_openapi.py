@@ -10,7 +10,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from service.web.endpoints import PAGE
 from service.web.kubernetes import twins_bp
 from service.web.root_health import index_bp, root_health_bp
-from service.web.status_page import status_page_bp
+from service.web.status_page.routes import status_page_bp
 from service.web.system_health import system_health_bp
 from tests.contract.audit import BOTH, PREFIX
 from tests.pod import Pod

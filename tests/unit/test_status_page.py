@@ -11,8 +11,9 @@ import pytest
 
 from service.health import Check, CheckState, FleetView, Phase, Result, Role, Run
 from service.health.snapshot import Snapshot, encode
+from service.web.payload import span
 from service.web.status_page.document import document
-from service.web.status_page.page import POLICY, render, span, spark
+from service.web.status_page.page import POLICY, render, spark
 from tests.unit import pods
 from tests.unit.pods import CLOCK, NOW, REFUSED, snapshot
 from tests.unit.test_answers import PAYLOAD, Rig

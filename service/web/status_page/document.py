@@ -7,10 +7,11 @@ of each check, and every worker's slot.
 from typing import Any
 
 from service.health import CheckState, Phase, Pod, Role, Status, WorkerSlot
-from service.web.payload import Document, Payload, milliseconds, summary, timestamp
+from service.web.payload import Document, Payload, members, milliseconds, summary, timestamp
 from service.web.reader import Reader
 
 MIB = 1024**2
+STUCK = "stuck"
 
 
 def document(reader: Reader, payload: Payload, *, trusted: bool) -> Document:
@@ -28,7 +29,6 @@ def document(reader: Reader, payload: Payload, *, trusted: bool) -> Document:
     board, now = reader.scoreboard, reader.now()
     workers = sorted(board.workers(), key=lambda worker: (worker.role, worker.slot))
     web = [worker for worker in workers if worker.role is Role.WEB]
-    fleet: Any = payload.fleet(pod, trusted=True).body
     startup: Any = payload.startup(pod, trusted=True).body
     return {
         **found,
@@ -48,9 +48,9 @@ def document(reader: Reader, payload: Payload, *, trusted: bool) -> Document:
             name: _check(state, pod, now, reader.wall())
             for name, state in pod.snapshot.states.items()
         },
-        "workers": [_worker(worker, reader, now) for worker in workers],
+        "workers": [worker_document(worker, reader) for worker in workers],
         "tasks": startup["data"]["tasks"],
-        "fleet": fleet["data"] if pod.snapshot.fleet else None,
+        "fleet": members(pod, trusted=True) if pod.snapshot.fleet else None,
     }
 
 
@@ -85,14 +85,19 @@ def _headline(pod: Pod) -> str:
     return "Ready"
 
 
-def _check(state: CheckState, pod: Pod, now: float, wall: float) -> Document:
-    check, view = state.check, pod.snapshot.fleet
+def check_document(state: CheckState, now: float) -> Document:
+    """A check as endpoints show it, with what only matters to people who look at it."""
     return {
         **summary(state),
         "age_seconds": round(max(0.0, now - state.run.finished), 1) if state.run else None,
-        "critical": check.critical,
-        "interval_seconds": check.interval,
-        "scope": check.scope.value,
+        "critical": state.check.critical,
+    }
+
+
+def _check(state: CheckState, pod: Pod, now: float, wall: float) -> Document:
+    view = pod.snapshot.fleet
+    return {
+        **check_document(state, now),
         "origin": view.origin(state) if view else None,
         "runs": [
             {"duration_ms": milliseconds(seconds), "status": status.word}
@@ -110,14 +115,16 @@ def _check(state: CheckState, pod: Pod, now: float, wall: float) -> Document:
     }
 
 
-def _worker(worker: WorkerSlot, reader: Reader, now: float) -> Document:
+def worker_document(worker: WorkerSlot, reader: Reader) -> Document:
+    """A worker process, as its slot in the scoreboard shows it."""
+    now = reader.now()
     stuck = worker.stuck(now, reader.limits)
     busy = min(worker.threads, max(worker.in_flight, worker.occupied))
     return {
         "slot": worker.slot,
         "pid": worker.pid,
         "role": worker.role.name.lower(),
-        "state": "stuck" if stuck else _phase(worker, busy),
+        "state": STUCK if stuck else _phase(worker, busy),
         "generation": worker.generation,
         "threads": worker.threads,
         "threads_busy": busy,

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from service.advice import advice
 from service.health.history import RUNS
-from service.web.payload import Document
+from service.web.payload import Document, span
 
 _HERE = Path(__file__).parent
 _STYLE, _SCRIPT = ((_HERE / name).read_text("utf-8") for name in ("style.css", "live.js"))
@@ -71,20 +71,6 @@ def render(page: Document, *, events: bool) -> bytes:
         style=Markup(_STYLE),  # noqa: S704 - ours, and hashed
         script=Markup(_SCRIPT),  # noqa: S704 - ours, and hashed
     ).encode()
-
-
-def span(seconds: float | None) -> str | None:
-    """A length of time in at most two units, such as ``3.2 s`` or ``4 min 10 s``."""
-    if seconds is None:
-        return None
-    if seconds < 60:  # noqa: PLR2004
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:  # noqa: PLR2004
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    days, hours_of_day = divmod(hours, 24)
-    return f"{days} d {hours_of_day} h" if days else f"{hours} h {minutes} min"
 
 
 def spark(runs: list[dict[str, Any]]) -> Markup:

@@ -1,0 +1,337 @@
+"""``status`` and ``watch`` of a URL: a pod over HTTP, and whatever else may answer there."""
+
+import json
+import re
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from service.cli import status
+from service.cli.output import NoAnswer
+from service.cli.remote import LARGEST_BODY, Remote
+from service.settings import CHECKS, Settings
+from service.web.payload import Payload
+from tests.kubernetes.servers import StepServer
+from tests.pod import Pod, eventually, free_port
+from tests.process.commands import document, refused, run, started
+from tests.unit.pods import pod
+
+READINESS = "/api/system/health/readiness"
+TOKEN = "0123456789abcdef"
+PAYLOAD = Payload("MINGUS", "1.0.0", "production", debug=False)
+PATIENT = 30.0  # for servers that answer at once
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    """A pod that trusts a token and no network."""
+    given = {"HEALTH_TRUSTED_NETWORKS": "10.0.0.0/8", "HEALTH_DETAILS_TOKEN": TOKEN}
+    # Two looks one after the other must see the same, however busy the machine is.
+    given |= {f"CPU_{level}_PERCENT": "100" for level in ("WARNING", "CRITICAL")}
+    pod = Pod(tmp_path_factory.mktemp("guarded"), DATABASE_URL="sqlite://", **given)
+    with pod.start().wait_for(200, READINESS):
+        yield pod
+
+
+def _url(pod: Pod) -> str:
+    return f"http://127.0.0.1:{pod.health_port}"
+
+
+# -- a pod
+
+
+def test_a_url_shows_what_the_scoreboard_shows(guarded: Pod) -> None:
+    here, there = document(guarded, "status"), document(guarded, "status", "--url", _url(guarded))
+    assert here.keys() == there.keys()
+    for key in ("lifecycle", "verdicts", "obstacles", "tasks"):
+        assert here[key] == there[key]
+    for name, check in here["checks"].items():
+        shown = there["checks"][name]
+        assert shown.keys() == check.keys()
+        assert (shown["critical"], shown["error"]) == (check["critical"], check["error"])
+    assert (here["url"], there["url"]) == (None, _url(guarded))
+    assert list(there["checks"]) == list(CHECKS)
+    text = run(guarded, "status", "--url", f"{_url(guarded)}/")
+    assert (text.returncode, text.stderr) == (0, "")
+    assert text.stdout.startswith(f"url        {_url(guarded)}\n")
+    assert re.search(r"(?m)^database +healthy +- +[\d.]+ s +[\d.]+ ms +needs it$", text.stdout)
+    assert "not disclosed" not in text.stdout
+
+
+def test_what_strangers_do_not_see_is_called_so(guarded: Pod, tmp_path: Path) -> None:
+    command = ("status", "--url", _url(guarded))
+    assert document(guarded, *command, HEALTH_DETAILS_TOKEN="")["tasks"] is None
+    text = run(guarded, *command, HEALTH_DETAILS_TOKEN="")
+    assert re.search(r"(?m)^tasks +not disclosed", text.stdout)
+    wrong = run(guarded, *command, HEALTH_DETAILS_TOKEN=TOKEN[::-1])
+    assert (wrong.returncode, wrong.stdout.count("not disclosed")) == (0, 1)
+    secret = tmp_path / "token"
+    secret.write_text(f"{TOKEN}\n")
+    given = {"HEALTH_DETAILS_TOKEN": "", "HEALTH_DETAILS_TOKEN_FILE": str(secret)}
+    assert document(guarded, *command, **given)["tasks"] == {}
+
+
+def test_a_pod_that_is_starting_says_why_either_way(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0").launch()
+    eventually(lambda: pod.status(READINESS, health=True) == 503, "it answers")
+
+    def obstacles(*where: str) -> list[str]:
+        found: list[str] = document(pod, "status", *where, status=1)["obstacles"]
+        return found
+
+    expected = ["starting", "redis unhealthy (connection_refused)"]
+    eventually(lambda: obstacles() == expected, "the scoreboard says so")
+    assert obstacles("--url", _url(pod)) == expected
+
+
+def test_watch_goes_on_while_nobody_answers(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(DATABASE_URL="sqlite://").start().wait_for(200, READINESS)
+    command = ("watch", "--json", "--interval", "0.1", "--url", _url(pod))
+    with started(pod, *command) as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        assert json.loads(watch.stdout.readline())["workers"] is None
+        pod.stop()
+        assert watch.stderr.readline().startswith(f"mingus-health: {_url(pod)}: ")
+        pod.start()
+        eventually(lambda: json.loads(watch.stdout.readline())["uptime_seconds"] < 60, "it is seen")
+
+
+def test_nobody_is_there(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(HEALTH_DETAILS_TOKEN=TOKEN)
+    for command in ("status", "watch"):
+        done = run(pod, command, "--url", _url(pod))
+        refused(done, f"{_url(pod)}: Connection refused")
+    done = run(pod, "status", "--url", "http://nowhere.invalid")
+    refused(done, "http://nowhere.invalid: ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost:5004", "ftp://localhost", "http://", "http://[::1", "http://localhost:x"),
+        *("http://localhost/?q", "http://localhost/#x", "http://localhost/a b", "http://h/\u00e9"),
+        *("http://joe:hidden@localhost", "https://hidden@localhost/shop"),
+    ],
+)
+def test_addresses_that_are_refused(url: str) -> None:
+    with pytest.raises(NoAnswer, match="the URL ") as refusal:
+        Remote(url, Settings.model_construct(), 1)
+    assert "hidden" not in str(refusal.value)
+
+
+# -- whatever else may answer
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with what it is given.
+
+    Attributes:
+        bodies: A body for each path; any other path is 404.
+        status: Of those answers.
+        tokens: What came as ``Authorization``.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.bodies: dict[str, bytes] = {}
+        self.status = 200
+        self.tokens: list[str | None] = []
+
+    def handle_error(self, *_: object) -> None:
+        """A client that does not like the certificate has left: nothing to tell."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.server.tokens.append(self.headers["Authorization"])
+        body = self.server.bodies.get(self.path)
+        self.send_response(404 if body is None else self.server.status)
+        self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def _serving(server: Server) -> Iterator[Server]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with _serving(Server()) as running:
+        yield running
+
+
+def _bodies(prefix: str = "") -> dict[str, Any]:
+    """What a pod answers, by path."""
+    answers = {
+        "detailed": PAYLOAD.comprehensive_detailed(pod(), trusted=True),
+        "readiness": PAYLOAD.readiness(pod(), trusted=True),
+        "liveness": PAYLOAD.liveness(pod(), trusted=True),
+        "startup": PAYLOAD.startup(pod(), trusted=True),
+    }
+    return {f"{prefix}/api/system/health/{name}": each.body for name, each in answers.items()}
+
+
+def _sent(bodies: dict[str, Any]) -> dict[str, bytes]:
+    return {path: json.dumps(body).encode() for path, body in bodies.items()}
+
+
+def _remote(url: str, seconds: float = PATIENT, **given: str) -> Remote:
+    return Remote(url, Settings(**given), seconds)
+
+
+def test_a_pod_below_a_path(server: Server) -> None:
+    server.bodies = _sent(_bodies("/shop/pod"))
+    found = _remote(f"{server.url}/shop/pod/", health_details_token=TOKEN).document()
+    assert found["verdicts"]["readiness"] is True
+    assert server.tokens == [f"Bearer {TOKEN}"] * 4
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 401, 403, 404, 500, 502])
+def test_another_status_is_no_answer_of_a_pod(server: Server, status: int) -> None:
+    server.bodies, server.status = _sent(_bodies()), status
+    with pytest.raises(NoAnswer, match=f"answers {status} to /api/system/health/detailed"):
+        _remote(server.url).document()
+
+
+def _with(path: list[str], value: Any) -> bytes:
+    """The detailed answer with one value changed."""
+    body = _bodies()["/api/system/health/detailed"]
+    inner = body
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return json.dumps(body).encode()
+
+
+OTHERS = {
+    "empty": b"",
+    "HTML": b"<html>",
+    "not UTF-8": b"\xff",
+    "a list": b"[]",
+    "null": b"null",
+    "null inside": b'{"data": null}',
+    "nothing inside": b'{"data": {}}',
+    "deep": b"[" * 100_000,
+    "endless": b" " * (LARGEST_BODY + 1),
+    "a lifecycle": _with(["data", "lifecycle"], "asleep"),
+    "a list of statuses": _with(["data", "overall_status"], ["healthy"]),
+    "an object of statuses": _with(["data", "overall_status"], {}),
+    "a time out of range": _with(["data", "timestamp"], "9999-12-31T23:59:59-23:59"),
+    "no Redis": _with(["data", "services", "redis"], None),
+    "no number": _with(["data", "services", "application", "uptime_seconds"], float("nan")),
+    "a check of its own": _with(["data", "services", "of_my_own"], {"status": "fine"}),
+}
+
+
+@pytest.mark.parametrize("body", OTHERS.values(), ids=OTHERS)
+def test_another_answer_is_none_of_a_pod(server: Server, body: bytes) -> None:
+    server.bodies = _sent(_bodies()) | {"/api/system/health/detailed": body}
+    with pytest.raises(NoAnswer, match="what answers there is not this service"):
+        _remote(server.url, health_details_token=TOKEN).document()
+
+
+def test_nothing_that_was_sent_rules_the_terminal(server: Server) -> None:
+    evil = {"status": "unhealthy", "error": "\x1b[2J\nok", "last_check": None}
+    server.bodies = _sent(_bodies()) | {
+        "/api/system/health/detailed": _with(["data", "services", "\x9b1m\x1b]0;x\x07"], evil)
+    }
+    shown = status.text(_remote(server.url).document())
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "?[2J?ok" in shown
+
+
+BEGUN = {"send": "HTTP/1.1 200 OK\r\n"}
+DRIP = [{"send": "X-Y: z\r\n"}, {"sleep_s": 0.05}] * 1200
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [[{"hold_s": 60}], [BEGUN, *DRIP], [BEGUN, {"hold_s": 60}]],
+    ids=["mute", "drip", "half"],
+)
+def test_nobody_is_waited_for_beyond_the_limit(steps: list[dict[str, Any]]) -> None:
+    path = "/api/system/health/detailed"
+    with StepServer([], {path: steps}, 1) as server:
+        remote = _remote(f"http://127.0.0.1:{server.port}", 0.3)
+        for _ in range(2):
+            with pytest.raises(NoAnswer, match=r"no whole answer within 0\.3 s"):
+                remote.document()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "the answer breaks off"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha", "IncompleteRead"),
+        ("\x1b[2Jnonsense\r\n\r\n", "nonsense"),
+        ("", "closed connection without response"),
+    ],
+)
+def test_an_answer_that_is_none(answer: str, why: str) -> None:
+    path = "/api/system/health/detailed"
+    with StepServer([], {path: [{"send": answer}]}, 1) as server:
+        remote = _remote(f"http://127.0.0.1:{server.port}")
+        with pytest.raises(NoAnswer, match=why):
+            remote.document()
+
+
+def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    server = Server()
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.bodies = _sent(_bodies())
+    with _serving(server):
+        url = server.url.replace("http:", "https:")
+        with pytest.raises(NoAnswer, match="unable to get local issuer certificate"):
+            _remote(url, health_details_token=TOKEN).document()
+        assert server.tokens == []
+        certificate = tmp_path / "authority.pem"
+        authority.cert_pem.write_to_path(certificate)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert _remote(url).document()["verdicts"]["liveness"] is True
+        with pytest.raises(NoAnswer, match="Hostname mismatch"):
+            _remote(url.replace("127.0.0.1", "localhost")).document()
+
+
+def test_a_server_without_tls(server: Server) -> None:
+    with pytest.raises(NoAnswer, match="SSL"):
+        _remote(server.url.replace("http:", "https:")).document()
+
+
+@pytest.mark.parametrize("token", [f"{TOKEN}\n{TOKEN}", f"{TOKEN}\u00e9", f"{TOKEN} {TOKEN}"])
+def test_a_token_that_no_header_carries(token: str) -> None:
+    with pytest.raises(NoAnswer, match="HEALTH_DETAILS_TOKEN") as refusal:
+        _remote("http://localhost", health_details_token=token)
+    assert TOKEN not in str(refusal.value)
