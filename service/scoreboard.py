@@ -686,4 +686,8 @@ def _boards(directory: Path) -> Iterator[Scoreboard]:
 
 
 def _paths(directory: Path) -> list[Path]:
-    return [path for path in directory.glob("scoreboard.*") if _MASTER.fullmatch(path.suffix)]
+    try:
+        found = list(directory.glob("scoreboard.*"))
+    except PermissionError:  # of a directory above it; of its own a glob says nothing
+        return []
+    return [path for path in found if _MASTER.fullmatch(path.suffix)]

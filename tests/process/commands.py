@@ -32,7 +32,7 @@ def command_line_of(*arguments: str) -> list[str]:
 def run(pod: Pod, *arguments: str, **environ: str) -> Done:
     """A command that ends, and leaves no traceback."""
     done = _run(pod, command_line_of(*arguments), **environ)
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
     return done
 
 
@@ -44,7 +44,7 @@ def run_each(
     done = _run(pod, program, json.dumps(commands), **environ)
     assert done.returncode == 0, done.stderr
     for command, (status, out, err) in zip(commands, json.loads(done.stdout), strict=True):
-        assert "Traceback" not in err
+        assert "Traceback" not in err, err
         yield command, Done(command, status, out, err)
 
 

@@ -137,7 +137,7 @@ def test_watch_goes_on_until_it_is_interrupted(make_pod: Callable[..., Pod]) -> 
         watch.send_signal(signal.SIGINT)
         _, complaints = watch.communicate(timeout=30)
         assert watch.returncode == 0
-        assert set(complaints.splitlines()) <= {_no_pod(pod)}
+        assert all(line.startswith(_no_pod(pod)) for line in complaints.splitlines())
 
 
 def _no_pod(pod: Pod) -> str:
@@ -294,14 +294,16 @@ def test_a_scoreboard_with_garbage_in_it(make_pod: Callable[..., Pod]) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-@pytest.mark.parametrize("mode", [0o700, 0o755], ids=["its directory", "its file"])
-def test_a_user_who_may_not_read_it(make_pod: Callable[..., Pod], mode: int) -> None:
+@pytest.mark.parametrize("closed", ["its file", "its directory", "the one above"])
+def test_a_user_who_may_not_read_it(make_pod: Callable[..., Pod], closed: str) -> None:
     pod = make_pod(DATABASE_URL="sqlite://").start()
     shared = pod.directory / "run"
     for directory in shared.parents:
         if Path(tempfile.gettempdir()) in directory.parents:
             directory.chmod(0o755)
-    shared.chmod(mode)
+    shared.chmod(0o700 if closed == "its directory" else 0o755)
+    if closed == "the one above":
+        pod.directory.chmod(0o700)
     _without_pod(pod, "Permission denied", user=NOBODY)
 
 
