@@ -7,6 +7,7 @@ In reading order:
     probes        what can be unhealthy, and how to see it
     monitor       the loop that runs probes and publishes
     startup       work that is done before the pod serves, once
+    notifier      who outside is told what has become of the checks
     coordinator   this pod's part in the fleet: lease, shared results, view
     web           answers from what was published
     worker        the health worker's server, which no client can hold

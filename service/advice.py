@@ -1,8 +1,7 @@
 """What the checks ask, and what to do about each code: for people who have to do it.
 
-``explain``, the status page and the webhooks' messages show it.
-
-The table in docs/operations.md is made from ``ADVICE``: ``python scripts/operations_doc.py``.
+``explain``, the status page and the webhooks' messages show it, and the table in
+docs/operations.md is made from ``ADVICE``: ``python scripts/operations_doc.py``.
 """
 
 from service.health import CheckState, Lifecycle, Status

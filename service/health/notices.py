@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from service.health.check import Scope
-from service.health.fleet import Stance
+from service.health.fleet import FleetView, Stance
 from service.health.snapshot import Lifecycle, Snapshot
 from service.health.state import CheckState, Told
 from service.health.status import Status
@@ -52,7 +52,7 @@ class Notice:
         ready: Whether the pod is ready.
         alone: Whether the pod speaks for itself, and not for the fleet.
         pod: Id of the pod it is about: the one that speaks, or the one that had spoken.
-        origin: Where a failure comes from: ``local``, ``shared``, or None if that is not known.
+        origin: Where a failure comes from: ``local``, ``shared``, or None if that is not sure.
     """
 
     check: str
@@ -150,7 +150,7 @@ class Teller:
             ready=aged.ready,
             alone=alone,
             pod=pod,
-            origin=aged.fleet.origin(state) if aged.fleet else None,
+            origin=_origin(state, aged.fleet),
         )
 
     def _tells_failure(self, state: CheckState, aged: Snapshot, stance: Stance) -> bool:
@@ -168,6 +168,18 @@ class Teller:
     def _too_soon(self, told: Told | None, at: float) -> bool:
         # A clock that was set back must not silence a check for hours.
         return told is not None and 0 <= at - told.at < self.interval
+
+
+def _origin(state: CheckState, view: FleetView | None) -> str | None:
+    """Where a failure comes from, as far as that is sure.
+
+    That others fail, too, is sure at once. That they do not is, when they have been seen after
+    each of them must have noticed.
+    """
+    origin = view.origin(state) if view else None
+    if origin == "local" and view and state.since is not None:
+        return origin if view.seen > state.since + state.check.expiry else None
+    return origin
 
 
 def _trouble(state: CheckState, *, counts: bool) -> Trouble | None:

@@ -402,6 +402,15 @@ def test_runs_are_counted(instruments, scrape, result, outcome, code):
         assert found.get("health_check_failures_total", component="redis", error_type=code) == 2
 
 
+def test_messages_to_webhooks_are_counted(instruments, scrape):
+    instruments.declare_webhooks(["generic", "slack"])
+    instruments.notified("slack", "failed")
+    found = scrape(pod())
+    name = "mingus_health_notifications_total"
+    assert sorted(found.all(name)) == [0, 0, 0, 1]
+    assert found.get(name, target="slack", result="failed") == 1
+
+
 def test_declared_checks_are_shown_before_they_run(instruments, scrape):
     absent = Check("redis", unconfigured="not_configured")
     instruments.declare([Check("database"), absent])

@@ -196,6 +196,25 @@ def test_a_floor_that_goes_is_told() -> None:
     assert pod.play("..") == " R"
 
 
+@pytest.mark.parametrize(
+    ("failing", "seen", "origin"),
+    [
+        pytest.param(3, 1001.0, "shared", id="that others fail is sure"),
+        pytest.param(0, 1001.0, None, id="that they do not is not, at first"),
+        pytest.param(0, 1002.0 + DATABASE.expiry, None, id="until all must have noticed"),
+        pytest.param(0, 1002.1 + DATABASE.expiry, "local", id="and were seen after that"),
+    ],
+)
+def test_where_a_failure_comes_from(failing: int, seen: float, origin: str | None) -> None:
+    pod = Pod(DATABASE)
+    pod.more["lifecycle"] = Lifecycle.MAINTENANCE
+    pod.play(".xx" + "x" * 30)
+    view = FleetView(seen, seen, expiry=60.0, others=3, elsewhere={"database": failing})
+    pod.more = {"lifecycle": Lifecycle.SERVING, "fleet": view}
+    assert pod.look() == "U"
+    assert pod.notices[-1].origin == origin
+
+
 # -- who tells
 
 

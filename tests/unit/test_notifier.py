@@ -1,7 +1,11 @@
 """The notifier with targets that are no servers: what no connection could show."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,6 +15,7 @@ from service.monitor import MAX_LOST
 from service.notifier import ATTEMPT_SECONDS, ATTEMPTS, GRACE, PAUSE_LAST, Notifier, Reply
 from tests.unit.fakes import Clock, after, until
 
+ROOT = Path(__file__).parents[2]
 DATABASE = Check("database")
 
 
@@ -129,3 +134,16 @@ def test_it_waits_for_nothing_while_there_is_nothing(stuck: Stuck) -> None:
     stuck.released.set()
     until(lambda: rig.notifier.round() == float("inf"), "nothing more to do")
     rig.notifier.stop()
+
+
+def test_a_pod_without_webhooks_pays_for_none() -> None:
+    code = (
+        "import sys; from service import app, assembly; from service.settings import Settings; "
+        "assert assembly.notifier(Settings(), None, None) is None; "
+        "print(*{'requests', 'service.notifier', 'service.webhooks'} & {*sys.modules})"
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
