@@ -7,10 +7,11 @@ nothing: what is compared is the way of an answer through the package.
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 from bench.client import LoadError
 from bench.core import Effort, Row, in_turns
-from bench.families.probes import by_cpu, by_rate, pod_under_load
+from bench.families.probes import TURNS, by_cpu, by_rate, pod_under_load
 from bench.servers import Loaded, NotInstalledError, Server, client_core, environment
 
 FAMILY = "peers"
@@ -42,10 +43,29 @@ PEERS = (
     Peer("flask", "bench.apps.flask_jsonify:app", "/health", "Flask jsonify"),
     Peer("py-healthcheck", "bench.apps.py_healthcheck:app", "/health"),
     Peer("python-dockerflow", "bench.apps.dockerflow_lb:app", "/__lbheartbeat__"),
-    Peer("python-dockerflow", "bench.apps.dockerflow_lb:app", "/__heartbeat__", "the same, checks"),
+    Peer(
+        "python-dockerflow",
+        "bench.apps.dockerflow_lb:app",
+        "/__heartbeat__",
+        "python-dockerflow, checks",
+    ),
     Peer("svcs", "bench.apps.svcs_pings:app", "/health", "svcs pings"),
     Peer("flask-healthz", "bench.apps.flask_healthz_ready:app", "/healthz/ready"),
     Peer("django-health-check", "bench.apps.django_health_check:app", "/health/?format=json"),
+    Peer(
+        "prometheus-flask-exporter",
+        "bench.apps.exporter:app",
+        "/metrics",
+        "prometheus-flask-exporter, /metrics",
+    ),
+)
+HOW = (
+    "Each in its own environment of pinned versions (`requirements/peers/`), answering in the "
+    "cheapest way its documentation shows, with at most one check that costs nothing. "
+    "prometheus-flask-exporter answers no health question: what it has is `/metrics`, with ours "
+    "beside it; what it adds to a request is in *Own route*. "
+    f"{TURNS[0].upper()}{TURNS[1:]}. Nothing is to be reached here. "
+    "A peer that cannot be installed is named as missing."
 )
 QUICK = ("gthread",)
 FULL = ("gthread", "sync")
@@ -66,10 +86,17 @@ def _rows(worker_class: str, effort: Effort) -> Iterator[Row]:
         subjects = {
             "bare": Loaded(bare, "/", effort.slice),
             "mingus-health /health": Loaded(pod, "/health", effort.slice),
+            "mingus-health /metrics": Loaded(pod, "/metrics", effort.slice),
         }
         for peer in PEERS:
             try:
-                server = Server(peer.target, worker_class, python=environment(peer.environment))
+                files = stack.enter_context(TemporaryDirectory())
+                server = Server(
+                    peer.target,
+                    worker_class,
+                    python=environment(peer.environment),
+                    **({"PROMETHEUS_MULTIPROC_DIR": files} if "prom" in peer.environment else {}),
+                )
                 subjects[peer.name] = Loaded(stack.enter_context(server), peer.path, effort.slice)
             except NotInstalledError as error:
                 missing[peer.name] = str(error)
