@@ -20,6 +20,7 @@ from bench.core import (
     significant,
 )
 from bench.servers import ROOT, THREADS, WORKERS, ServicePod, pause
+from tests.pod import eventually
 from tests.servers.postgres import Postgres
 from tests.servers.redis import RedisServer, binary
 
@@ -73,7 +74,7 @@ def _overload(effort: Effort) -> Iterator[Row]:
                 return probe(pod.health_port, READINESS, rate=OVERLOAD_RATE, seconds=seconds)
 
             def loaded(pod: ServicePod = pod, route: str = route) -> Load:
-                with occupied(pod.port, route, 4 * WORKERS * THREADS):
+                with occupied(pod, route, 4 * WORKERS * THREADS):
                     return measure(pod)
 
             turns = in_turns({"idle": measure, "loaded": loaded}, OVERLOAD_ROUNDS)
@@ -95,9 +96,12 @@ def _overload(effort: Effort) -> Iterator[Row]:
 
 
 @contextmanager
-def occupied(port: int, path: str, clients: int) -> Iterator[None]:
-    """So many clients in a process of their own, each asking again and again."""
-    command = [sys.executable, "-m", "bench.client", str(port), path, str(clients)]
+def occupied(pod: ServicePod, path: str, clients: int) -> Iterator[None]:
+    """So many clients in a process of their own, each asking again and again.
+
+    Afterwards the web workers are given time for what these have left behind.
+    """
+    command = [sys.executable, "-m", "bench.client", str(pod.port), path, str(clients)]
     process = subprocess.Popen(command, cwd=ROOT)
     pause(0.7)  # until all of them ask
     try:
@@ -105,6 +109,16 @@ def occupied(port: int, path: str, clients: int) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+        eventually(lambda: _at_rest(pod), "web workers without a request")
+
+
+def _at_rest(pod: ServicePod) -> bool:
+    """Whether no request is served, nor waits to be: between two there is no pause so long."""
+    for _ in range(5):
+        if pod.board.in_flight:
+            return False
+        pause(0.02)
+    return True
 
 
 def by_p99(

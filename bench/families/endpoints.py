@@ -81,18 +81,19 @@ def _subjects(
     def asked(port: int, load: str | None) -> Turn:
         working: AbstractContextManager[None] = nullcontext()
         if load is not None:
-            working = occupied(pod.port, load, CLIENTS)
+            working = occupied(pod, load, CLIENTS)
         with working:
             return tour([(port, path) for path in PATHS], rate=RATE, seconds=seconds)
 
     def up() -> dict[str, Turn]:
+        web = asked(pod.port, None)
         busy = {name: asked(pod.health_port, load) for name, load in LOADS.items()}
-        return {WEB: asked(pod.port, None), **busy}
+        return {WEB: web, **busy}
 
     def down(line: FaultProxy, fault: Fault) -> dict[str, Turn]:
         with _failing(pod, line, fault):
-            held = asked(pod.health_port, LOADS[HELD])
-            return {WEB: asked(pod.port, None), HELD: held}
+            web = asked(pod.port, None)
+            return {WEB: web, HELD: asked(pod.health_port, LOADS[HELD])}
 
     ways = product(lines.items(), FAULTS.items())
     return {
