@@ -31,25 +31,23 @@ LIMIT = 1.0
 OVERLOAD_ROUNDS, OVERLOAD_SECONDS, OVERLOAD_RATE = 5, 3.0, 100
 FROZEN_ROUNDS, FROZEN_SECONDS, FROZEN_RATE = 7, 2.0, 300
 MANY_WORKERS, PROBES = 8, 400
-CHECK_ROUNDS, CHECK_SECONDS, INTERVAL = 5, 8.0, 0.2
+CHECK_ROUNDS, CHECK_SECONDS, INTERVAL = 5, 6.0, 0.2
 ENOUGH = 0.95  # of the probes that are asked for, or the row says nothing
 HOW = (
     "Readiness over a new connection each, one at a time. Overload is four times as many clients "
-    "as "
-    f"the web workers have threads, on a route that waits or computes: {OVERLOAD_ROUNDS} rounds of "
-    f"{OVERLOAD_SECONDS:g} s at {OVERLOAD_RATE} probes a second. Frozen is SIGSTOP of the real "
-    f"servers: {FROZEN_ROUNDS} rounds of {FROZEN_SECONDS:g} s at {FROZEN_RATE} a second. A round "
-    "gives one ratio of the slowest hundredth, the figure is their median. Checks are counted by "
-    "the "
-    "servers themselves, Redis by its statistics and PostgreSQL by its log, at an interval of "
-    f"{INTERVAL:g} s: {CHECK_ROUNDS} rounds of {CHECK_SECONDS:g} s without probes and with them, "
-    "their medians compared; probes that come too seldom end the measurement."
+    f"as the web workers have threads, on a route that waits or computes: {OVERLOAD_ROUNDS} "
+    f"rounds of {OVERLOAD_SECONDS:g} s at {OVERLOAD_RATE} probes a second. Frozen is SIGSTOP of "
+    f"the real servers: {FROZEN_ROUNDS} rounds of {FROZEN_SECONDS:g} s at {FROZEN_RATE} a second. "
+    "A round gives one ratio of the slowest hundredth, the figure is their median. Checks are "
+    "counted by the servers themselves, Redis by its statistics and PostgreSQL by its log, at an "
+    f"interval of {INTERVAL:g} s: {CHECK_ROUNDS} rounds of {CHECK_SECONDS:g} s without probes and "
+    "with them, their medians compared; probes that come too seldom end the measurement."
 )
 # What is asked of it there is the answer within a second.
 BUSY = (
-    "shown without a target: the web workers of an overloaded pod are held, which the row above is "
-    "about; where they compute as well, everybody on the machine waits for a processor, and how "
-    "long is the kernel's choice"
+    "shown without a target: the web workers of an overloaded pod are held, which the row above "
+    "is about; where they compute as well, everybody on the machine waits for a processor, and "
+    "how long is the kernel's choice"
 )
 
 

@@ -57,7 +57,7 @@ from tests.servers.redis import RedisServer, binary
 FAMILY = "coordination"
 PODS = 1000
 INTERVAL = 10.0
-WINDOWS = 5
+WINDOWS, WINDOW_SECONDS = 5, 5.0
 RESULTS_SECONDS = 30.0
 CHECKS = ("database", "redis", "system_resources", "application")
 SHARED = "stripe_api"
@@ -68,26 +68,24 @@ KEYS = keyspace("mingus:health:", "BENCH", "test")
 FAULTS = (Fault.FREEZE, Fault.BLACK_HOLE, Fault.DRIP, Fault.REFUSE, Fault.MUTE, Fault.RESET)
 PROBES = tuple(endpoint.path for endpoint in (*ENDPOINTS, *TWINS) if endpoint.hot)
 RATE = 400
-ROUNDS, SECONDS = 5, 2.0
-HELD, HELD_SECONDS, PIECE_SECONDS, AROUND = Fault.FREEZE, 120.0, 5.0, 3
+ROUNDS, SECONDS = 5, 1.5
+HELD, HELD_SECONDS, PIECE_SECONDS, AROUND = Fault.FREEZE, 120.0, 5.0, 2
 SAME = at_most(1.2)
+_ASKED = ", ".join(f"`{path}`" for path in PROBES)
 HOW = (
     f"{PODS:,} pods, simulated in one process: each has the coordinator, client and connection of "
-    "a "
-    "real one and a scoreboard, and makes its rounds when the coordinator says so, with its "
-    "jitter; "
-    "simulated are the workers and the results of the checks. After everybody has joined, at "
-    "moments "
-    f"spread over one interval of {INTERVAL:g} s, {WINDOWS} windows of one interval are counted by "
-    "the server itself (`INFO commandstats`), and the figure is the median of the windows. A pod "
-    "that cannot sync ends the measurement. Then the Redis of a real pod of a fleet of one fails "
-    f"behind a proxy, while {', '.join(f'`{path}`' for path in PROBES)} are asked on both ports, "
-    f"over a new connection each, {RATE} times a second in all: {ROUNDS} rounds of {SECONDS:g} s "
-    f"for each of {len(FAULTS)} faults, and for the same time without; each round gives one ratio "
-    "of "
-    "the slowest hundredth, the figure is their median. A row of a fault is about all paths, a row "
-    f"of a path about all faults. One fault is then held for {HELD_SECONDS:g} s, in pieces of "
-    f"{PIECE_SECONDS:g} s, against the median of {2 * AROUND} such pieces before and after it."
+    "a real one and a scoreboard, and makes its rounds when the coordinator says so, with its "
+    "jitter; simulated are the workers and the results of the checks. After everybody has "
+    f"joined, at moments spread over one interval of {INTERVAL:g} s, {WINDOWS} windows of "
+    f"{WINDOW_SECONDS:g} s are counted by the server itself (`INFO commandstats`), and the figure "
+    "is the median of the windows. A pod that cannot sync ends the measurement. Then the Redis "
+    f"of a real pod of a fleet of one fails behind a proxy, while {_ASKED} are asked on both "
+    f"ports, over a new connection each, {RATE} times a second in "
+    f"all: {ROUNDS} rounds of {SECONDS:g} s for each of {len(FAULTS)} faults, and for the same "
+    "time without; each round gives one ratio of the slowest hundredth, the figure is their "
+    "median. A row of a fault is about all paths, a row of a path about all faults. One fault is "
+    f"then held for {HELD_SECONDS:g} s, in pieces of {PIECE_SECONDS:g} s, against the median of "
+    f"{2 * AROUND} such pieces before and after it."
 )
 
 
@@ -135,7 +133,7 @@ def _fleet(server: RedisServer, effort: Effort) -> Iterator[Row]:
 
 def _window(server: RedisServer, fleet: "Schedule") -> Window:
     before, used, begun = _counted(server), _cpu(server), time.monotonic()
-    fleet.run(INTERVAL)
+    fleet.run(WINDOW_SECONDS)
     lasted = time.monotonic() - begun
     after, used = _counted(server), _cpu(server) - used
     due = len(fleet.pods) * lasted / INTERVAL

@@ -1,7 +1,7 @@
 """Every JSON endpoint while a dependency fails: none may be slow, in any way of failing."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack
 from itertools import product
 
 from bench.client import Load, Stop, tour
@@ -17,7 +17,7 @@ FAMILY = "endpoints"
 PATHS = tuple(endpoint.path for endpoint in (*ENDPOINTS, METRICS, FLEET))
 WORKERS = 4
 RATE = 200
-ROUNDS, SECONDS = 5, 2.0
+ROUNDS, SECONDS = 5, 1.5
 LIMIT = 0.050
 UP = "all up"
 FAULTS = {"refused": Fault.REFUSE, "frozen": Fault.FREEZE, "dripping": Fault.DRIP}
@@ -27,19 +27,14 @@ LOADS = {HELD: "/wait", BUSY: "/compute"}
 CLIENTS = 4 * WORKERS * THREADS
 HOW = (
     f"All {len(PATHS)} JSON endpoints of a pod with {WORKERS} web workers, in turn, {RATE} "
-    "requests "
-    "a second in all, over a new connection each; a time begins when the request was due. "
-    "PostgreSQL and Redis are real, each behind a proxy that makes it refuse, freeze or drip a "
-    "byte "
-    f"at a time. :5003 is asked without load, :5004 while {CLIENTS} clients hold every thread of "
-    "the "
-    "web workers, and once more, with everything up, while these compute without a pause. "
-    f"{ROUNDS} rounds of {SECONDS:g} s for each, every other one in the opposite order; the figure "
-    "is "
-    "the slowest hundredth of all rounds of the slowest endpoint, the ratio that to the same with "
-    "everything up, and what has to be reached is the figure itself. The range of the rounds is "
-    "that "
-    "of the slowest hundredth of all endpoints together."
+    "requests a second in all, over a new connection each; a time begins when the request was "
+    "due. PostgreSQL and Redis are real, each behind a proxy that makes it refuse, freeze or "
+    f"drip a byte at a time. :5003 is asked without load, :5004 while {CLIENTS} clients hold "
+    "every thread of the web workers, and once more, with everything up, while these compute "
+    f"without a pause. {ROUNDS} rounds of {SECONDS:g} s for each, every other one in the opposite "
+    "order; the figure is the slowest hundredth of all rounds of the slowest endpoint, the ratio "
+    "that to the same with everything up, and what has to be reached is the figure itself. The "
+    "range of the rounds is that of the slowest hundredth of all endpoints together."
 )
 
 
@@ -78,22 +73,28 @@ def _subjects(
     """What is asked in a round: by the way of failing, and in it by the listener."""
     seconds = effort.of(SECONDS, 1.0)
 
-    def asked(port: int, load: str | None) -> Turn:
-        working: AbstractContextManager[None] = nullcontext()
-        if load is not None:
-            working = occupied(pod, load, CLIENTS)
-        with working:
-            return tour([(port, path) for path in PATHS], rate=RATE, seconds=seconds)
+    def asked(port: int) -> Turn:
+        return tour([(port, path) for path in PATHS], rate=RATE, seconds=seconds)
 
     def up() -> dict[str, Turn]:
-        web = asked(pod.port, None)
-        busy = {name: asked(pod.health_port, load) for name, load in LOADS.items()}
-        return {WEB: web, **busy}
+        found = {WEB: asked(pod.port)}
+        for name, load in LOADS.items():
+            with occupied(pod, load, CLIENTS):
+                found[name] = asked(pod.health_port)
+        return found
 
     def down(line: FaultProxy, fault: Fault) -> dict[str, Turn]:
-        with _failing(pod, line, fault):
-            web = asked(pod.port, None)
-            return {WEB: web, HELD: asked(pod.health_port, LOADS[HELD])}
+        """With a fault, from before it is seen; afterwards all is well again."""
+        line.fault = fault
+        try:
+            web = asked(pod.port)
+            with occupied(pod, LOADS[HELD], CLIENTS):
+                held = asked(pod.health_port)
+                line.fault = Fault.NONE
+        finally:
+            line.fault = Fault.NONE
+        pod.wait_for(200, "/health")
+        return {WEB: web, HELD: held}
 
     ways = product(lines.items(), FAULTS.items())
     return {
@@ -103,17 +104,6 @@ def _subjects(
             for (name, line), (way, fault) in ways
         },
     }
-
-
-@contextmanager
-def _failing(pod: ServicePod, line: FaultProxy, fault: Fault) -> Iterator[None]:
-    """A fault, from before it is seen until everything is well again."""
-    line.fault = fault
-    try:
-        yield
-    finally:
-        line.fault = Fault.NONE
-        pod.wait_for(200, "/health")
 
 
 def endpoint_rows(turns: dict[str, list[dict[str, Turn]]]) -> Iterator[Row]:

@@ -38,7 +38,7 @@ from service.web.reader import Reader
 FAMILY = "growth"
 WORKERS, REAL_WORKERS = (1, 2, 4, 8, 16, 32), (1, 8, 32)
 CHECK_COUNTS, PROBE_RATES = (4, 10, 40, 100, 400), (1, 10, 100, 400, 1000, 2000, 4000)
-POD_RATE, POD_SECONDS, RATE_SECONDS = 200, 5.0, 6.0
+POD_RATE, POD_SECONDS, RATE_SECONDS = 200, 4.0, 4.0
 BATCHES = 31
 HOW = (
     "No targets: the plots show the shape. *Liveness, the look itself* and *Publishing and "

@@ -35,9 +35,8 @@ BATCHES, CALLS = 31, 2000
 HOW = (
     "Each step of the front is called alone, with what a web worker has around it and without "
     f"gunicorn: the processor time of one call, median of {BATCHES} batches of {CALLS:,} calls, "
-    "less "
-    "that of a call that does nothing. The whole is measured in the same way, and the rest is what "
-    "the steps leave of it. The table is in *Where the microseconds go*."
+    "less that of a call that does nothing. The whole is measured in the same way, and the rest "
+    "is what the steps leave of it. The table is in *Where the microseconds go*."
 )
 
 Call = Callable[[], object]

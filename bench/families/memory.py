@@ -22,9 +22,8 @@ SAMPLES = 5
 HOW = (
     f"{SAMPLES} servers one after the other of each, of which each figure is the median: every "
     "endpoint is asked once, and the worker is looked at when it has come to rest. PSS decides: "
-    "RSS "
-    "charges the pages of the gunicorn master to each of its workers, USS to none of them. These "
-    "are shown beside it without a target."
+    "RSS charges the pages of the gunicorn master to each of its workers, USS to none of them. "
+    "These are shown beside it without a target."
 )
 
 

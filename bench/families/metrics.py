@@ -29,8 +29,8 @@ PROCESSES, SERIES, RECYCLES = 16, 1000, 1000
 QUIET, BUSY = 16, 1000
 IN_A_ROW, ROUNDS = 5, 11
 HOW = (
-    "Processor time of scrapes in this process, over files in memory that hold their label sets in "
-    "different orders. Before the first measurement the lines are compared with the client's. "
+    "Processor time of scrapes in this process, over files in memory that hold their label sets "
+    "in different orders. Before the first measurement the lines are compared with the client's. "
     f"{ROUNDS} rounds, in each of which both make {IN_A_ROW} scrapes in a row and give the median "
     "of these; between two scrapes the processes count requests. The figure is the median of the "
     "rounds' ratios. Recycled workers are processes that take a slot, count and end."

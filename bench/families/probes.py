@@ -27,14 +27,20 @@ HOT = {
 }
 RENDERED = {"detailed": "/health/detailed", "comprehensive": "/api/system/health/"}
 RATE, CPU, RENDERED_RATE = at_least(0.95), at_most(1.08), at_least(0.40)
-TURNS = (
-    f"the figure is the median of {EFFORT.rounds} rounds, in each of which everybody is loaded for "
-    f"{EFFORT.slice:g} s by {CLIENTS} clients, every other round in the opposite order"
-)
+
+
+def turns_of(rounds: int) -> str:
+    """How a figure is made of its rounds, for the document."""
+    return (
+        f"the figure is the median of {rounds} rounds, in each of which everybody is loaded for "
+        f"{EFFORT.slice:g} s by {CLIENTS} clients, every other round in the opposite order"
+    )
+
+
 HOW = (
-    "Each path of a pod with a database and a Redis, against a WSGI callable that sends a constant "
-    f"body with two headers (ours must have four). {WORKERS} web workers, under gthread of "
-    f"{THREADS} threads each; {TURNS}."
+    "Each path of a pod with a database and a Redis, against a WSGI callable that sends a "
+    f"constant body with two headers (ours must have four). {WORKERS} web workers, under gthread "
+    f"of {THREADS} threads each; {turns_of(EFFORT.rounds)}."
 )
 
 

@@ -21,14 +21,12 @@ SEEN, RESPAWNED = at_most(1.0), at_most(1.0)
 INTERVAL, TIMEOUT, THRESHOLD = 2.0, 1.0, 2
 ROUNDS, KILLS = 5, 9
 HOW = (
-    f"A real server goes down at {ROUNDS} moments, evenly spread over the interval of {INTERVAL:g} "
-    "s; "
-    "it is ended, so that it refuses, or stopped where it stands, so that it hangs. The figure is "
-    f"the median time to the first 503 of readiness, by what is promised. {KILLS} times each, a "
-    "web "
-    "worker is killed (-9) until another serves in its place and `/metrics` has counted it, and "
-    "the "
-    "health worker until another has published; again the median."
+    f"A real server goes down at {ROUNDS} moments, evenly spread over the interval of "
+    f"{INTERVAL:g} s; it is ended, so that it refuses, or stopped where it stands, so that it "
+    "hangs. The figure is the median time to the first 503 of readiness, by what is promised. "
+    f"{KILLS} times each, a web worker is killed (-9) until another serves in its place and "
+    "`/metrics` has counted it, and the health worker until another has published; again the "
+    "median."
 )
 
 
