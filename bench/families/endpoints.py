@@ -8,13 +8,16 @@ from bench.client import Load, Stop, tour
 from bench.core import Effort, Row, at_most, in_turns, milliseconds, percentile, ratios
 from bench.families.bounded import occupied
 from bench.servers import THREADS, ServicePod
-from service.web.endpoints import ENDPOINTS, FLEET, METRICS
+from service.web.endpoints import ENDPOINTS, FLEET, JSON, METRICS, OPENAPI
 from tests.servers.faults import Fault, FaultProxy
 from tests.servers.postgres import Postgres
 from tests.servers.redis import RedisServer, binary
 
 FAMILY = "endpoints"
-PATHS = tuple(endpoint.path for endpoint in (*ENDPOINTS, METRICS, FLEET))
+PATHS = (
+    *(endpoint.path for endpoint in (*ENDPOINTS, METRICS, FLEET) if endpoint.media == JSON),
+    OPENAPI,
+)
 WORKERS = 4
 RATE = 200
 ROUNDS, SECONDS = 5, 1.5
