@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench import plots, report
-from bench.core import FULL, QUICK, Json, Row, say
+from bench.core import FULL, QUICK, Effort, Json, Row, say
 from bench.families import everyone
 from bench.servers import server_core
 
@@ -27,11 +27,17 @@ def main(arguments: Sequence[str] | None = None, families: Mapping[str, Any] | N
     names = ["hot path"] if options.profile else options.only or list(known)
     if server_core() is None:
         print("bench: one core: client and servers share it, req/s says little", flush=True)
-    rows, more = _measure({name: known[name] for name in names}, quick=options.quick)
+    rows: list[Row] = []
+    effort = QUICK if options.quick else FULL
+    for name in names:
+        found, more = _measure(name, known[name], effort)
+        rows += found
+        if not options.quick:  # at once: what ends a later family costs that one only
+            report.save(found, more, report.saved(), list(known))
+        report.show_profile(more.get("profile", {}))
     report.show(rows)
-    report.show_profile(more.get("profile", {}))
     if not options.quick:
-        _publish(report.save(rows, more, report.saved(), list(known)))
+        _publish(report.saved())
     missed = [row for row in rows if row.met is False]
     if missed:
         print(f"\nbench: {len(missed)} not reached:")
@@ -41,22 +47,19 @@ def main(arguments: Sequence[str] | None = None, families: Mapping[str, Any] | N
     return 1 if options.check and missed else 0
 
 
-def _measure(families: Mapping[str, Any], *, quick: bool) -> tuple[list[Row], Json]:
+def _measure(name: str, family: Any, effort: Effort) -> tuple[list[Row], Json]:
     """The rows; and what is no row: points of curves, the profile, how all that was made."""
+    say(name)
     rows: list[Row] = []
-    more: Json = {"curves": {}, "how": {}}
-    effort = QUICK if quick else FULL
-    for name, family in families.items():
-        say(name)
-        for row in family.rows(effort):
-            rows.append(row)
-            say(f"  {row.name}: {row.missing or f'{row.ratio:g}'}")
-        if hasattr(family, "curves") and not quick:
-            more["curves"] |= family.curves(effort)
-        more["how"][name] = family.HOW
-        if hasattr(family, "profile"):
-            more["profile"] = family.profile(effort)
-    say("done")
+    more: Json = {"how": {name: family.HOW}}
+    for row in family.rows(effort):
+        rows.append(row)
+        say(f"  {row.name}: {row.missing or f'{row.ratio:g}'}")
+    if hasattr(family, "curves") and not effort.quick:
+        more["curves"] = family.curves(effort)
+    if hasattr(family, "profile"):
+        more["profile"] = family.profile(effort)
+    say(f"{name}: done")
     return rows, more
 
 

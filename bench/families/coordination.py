@@ -288,6 +288,8 @@ class Schedule:
         never = threading.Event()
         while True:
             with self.lock:
+                if not self.queue:  # fewer pods than threads
+                    return
                 due, number = heapq.heappop(self.queue)
             if due > end:
                 with self.lock:

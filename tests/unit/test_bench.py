@@ -1,6 +1,7 @@
 """The bench's own arithmetic: a wrong ratio would be a wrong claim."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ from bench.core import (
     percentile,
     significant,
 )
-from bench.families.coordination import Window, fleet_rows
+from bench.families.coordination import Schedule, Window, fleet_rows
 from bench.families.endpoints import UP, WEB, endpoint_rows
 from bench.families.own_route import overhead
 from bench.report import cells
@@ -168,6 +169,23 @@ def test_pods_that_take_no_part_are_no_saving() -> None:
     windows = [Window(syncs=0.6, scripts=0.7, share=0.01)] * 5
     calls, scripts, server, look = fleet_rows(1000, windows, [0.005])
     assert (calls.met, scripts.met, server.met, look.met) == (False, False, True, True)
+
+
+def test_a_pod_that_cannot_sync_ends_the_measurement_and_is_not_passed_over() -> None:
+    rounds: list[float] = []
+
+    def fine(due: float) -> float:
+        rounds.append(due)
+        return due + 3600
+
+    def broken(_: float) -> float:
+        raise RuntimeError("out of reach")
+
+    pods: list[Any] = [SimpleNamespace(round=fine), SimpleNamespace(round=broken)]
+    Schedule(pods, queue=[(0.0, 0)]).run(0.0)
+    assert rounds == [0.0]
+    with pytest.raises(RuntimeError, match="out of reach"):
+        Schedule(pods, queue=[(0.0, 0), (0.0, 1)]).run(0.0)
 
 
 def test_the_slowest_endpoint_speaks_for_all_of_them() -> None:
