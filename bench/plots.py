@@ -143,7 +143,9 @@ def _curve(curve: Curve, results: Json) -> Path:
 def _bars(family: str, title: str, values: dict[str, float]) -> Path | None:
     if not values:
         return None
-    figure, axes = _figure(title, height=0.9 + 0.24 * len(values))
+    longest = max(map(len, values))
+    width = SIZE[0] + 0.065 * max(0, longest - 35)  # so that names leave room for their bars
+    figure, axes = _figure(title, (width, 0.9 + 0.24 * len(values)))
     names = list(values)[::-1]
     colours = [OURS if family != "peers" or "mingus" in name else OTHERS for name in names]
     axes.barh(names, [values[name] for name in names], color=colours, height=0.7)
@@ -153,12 +155,12 @@ def _bars(family: str, title: str, values: dict[str, float]) -> Path | None:
     return _save(figure, family)
 
 
-def _figure(title: str, height: float = SIZE[1]) -> tuple[Any, Any]:
+def _figure(title: str, size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # noqa: PLC0415 - only who draws needs it
 
-    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title, fontsize=10)
+    figure.suptitle(title, fontsize=10)  # of the figure: the axes may be narrower than it
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
