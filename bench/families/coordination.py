@@ -78,15 +78,14 @@ HOW = (
     "jitter; simulated are the workers and the results of the checks. After everybody has "
     f"joined, at moments spread over one interval of {INTERVAL:g} s, {WINDOWS} windows of "
     f"{WINDOW_SECONDS:g} s are counted by the server itself (`INFO commandstats`), and the figure "
-    "is the median of the windows. A pod that cannot sync ends the measurement. Then the Redis "
-    f"of a real pod of a fleet of one fails behind a proxy, while {_ASKED} are asked on both "
-    f"ports, over a new connection each, {RATE} times a second in "
-    f"all: {ROUNDS} rounds of {SECONDS:g} s for each of {len(FAULTS)} faults, and for the same "
-    "time without; each round gives one ratio of the slowest hundredth, the figure is their "
-    "median. A row of a fault is about all paths; a row of a path is about all faults, of each "
-    f"of which all rounds together give one ratio. One fault is then held for {HELD_SECONDS:g} s, "
-    f"in pieces of {PIECE_SECONDS:g} s, against the median of {2 * AROUND} such pieces before and "
-    "after it."
+    "is the median of the windows; a pod that cannot sync comes back later, as it would. Then "
+    f"the Redis of a real pod of a fleet of one fails behind a proxy, while {_ASKED} are asked on "
+    f"both ports, over a new connection each, {RATE} times a second in all: {ROUNDS} rounds of "
+    f"{SECONDS:g} s for each of {len(FAULTS)} faults, and for the same time without; each round "
+    "gives one ratio of the slowest hundredth, the figure is their median. A row of a fault is "
+    "about all paths; a row of a path is about all faults, of each of which all rounds together "
+    f"give one ratio. One fault is then held for {HELD_SECONDS:g} s, in pieces of "
+    f"{PIECE_SECONDS:g} s, against the median of {2 * AROUND} such pieces before and after it."
 )
 
 
@@ -129,7 +128,7 @@ def _fleet(server: RedisServer, effort: Effort) -> Iterator[Row]:
     reader = Fleet(client, KEYS, CHECKS, keep=KEEP * INTERVAL)
     looks = [_seconds_of(reader) for _ in range(LOOKS)]
     client.close()
-    yield from fleet_rows(len(pods), windows, looks)
+    yield from fleet_rows(len(pods), windows, looks, sum(pod.missed for pod in pods))
 
 
 def _window(server: RedisServer, fleet: "Schedule") -> Window:
@@ -152,7 +151,9 @@ def _counted(server: RedisServer) -> dict[str, int]:
     }
 
 
-def fleet_rows(pods: int, windows: list[Window], looks: list[float]) -> Iterator[Row]:
+def fleet_rows(
+    pods: int, windows: list[Window], looks: list[float], missed: int = 0
+) -> Iterator[Row]:
     """What the windows say."""
     title = f"{pods:,} simulated pods"
     syncs, scripts, shares = (
@@ -166,7 +167,8 @@ def fleet_rows(pods: int, windows: list[Window], looks: list[float]) -> Iterator
         median(syncs),
         between(0.9, 1.1),
         rounds=syncs,
-        note="counted by the server; fewer than 0.9 would be pods that do not take part",
+        note="counted by the server; fewer than 0.9 would be pods that do not take part; rounds "
+        f"in which a pod could not sync: {missed}",
     )
     looking = LOOK_SECONDS_PER_POD * pods
     yield Row.of(
@@ -207,10 +209,15 @@ def _seconds_of(fleet: Fleet) -> float:
 
 
 class SimulatedPod:
-    """A pod as its fleet sees it: the coordinator, and a scoreboard where all is well."""
+    """A pod as its fleet sees it: the coordinator, and a scoreboard where all is well.
+
+    Attributes:
+        missed: Rounds in which the server was out of reach, or late.
+    """
 
     def __init__(self, url: str, number: int) -> None:
         self.number = number
+        self.missed = 0
         board = Scoreboard.create(None, slots=4)
         board.expected = 4
         for place in range(4):
@@ -238,19 +245,14 @@ class SimulatedPod:
         self.coordinator._looked = time.monotonic() - pause * part
 
     def round(self, due: float) -> float:
-        """One round of the coordinator's loop; when the next is due.
-
-        Raises:
-            RuntimeError: The server was out of reach: what is counted would be too little.
-        """
+        """One round of the coordinator's loop; when the next is due."""
         now = time.monotonic()
         if now - self._ran >= RESULTS_SECONDS and self.coordinator.stance() is Stance.HOLDER:
             self._ran = now
             self._states[SHARED] = _healthy(self._states[SHARED].check)
             self.coordinator.tell(Snapshot(self._states))
         due = self.coordinator.round(due)
-        if self.coordinator._failures:
-            raise RuntimeError("a simulated pod could not sync; its reason is in the log above")
+        self.missed += bool(self.coordinator._failures)  # it comes back later, as a pod does
         return due
 
 
@@ -269,11 +271,7 @@ class Schedule:
     queue: list[tuple[float, int]] = field(default_factory=list)
 
     def run(self, seconds: float) -> None:
-        """Lets the pods live for a while.
-
-        Raises:
-            RuntimeError: One of them could not sync.
-        """
+        """Lets the pods live for a while; what a thread of theirs ends with is raised here."""
         begun = time.monotonic()
         if not self.queue:
             chance = Random(0).random

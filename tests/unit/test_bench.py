@@ -171,7 +171,7 @@ def test_pods_that_take_no_part_are_no_saving() -> None:
     assert (calls.met, scripts.met, server.met, look.met) == (False, False, True, True)
 
 
-def test_a_pod_that_cannot_sync_ends_the_measurement_and_is_not_passed_over() -> None:
+def test_what_ends_a_thread_of_the_fleet_ends_the_measurement() -> None:
     rounds: list[float] = []
 
     def fine(due: float) -> float:
