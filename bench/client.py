@@ -15,9 +15,10 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 
 from bench.processes import owners
 
@@ -25,6 +26,9 @@ HOST = "127.0.0.1"
 PATIENCE = 20.0
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _ATTEMPTS = 2000
+
+# What is asked: a port and a path.
+Stop = tuple[int, str]
 
 
 class LoadError(Exception):
@@ -267,6 +271,50 @@ def pace(port: int, payload: bytes, *, rate: float, seconds: float, connections:
         sock.close()
     poll.close()
     return load
+
+
+def tour(stops: Sequence[Stop], *, rate: float, seconds: float) -> dict[Stop, Load]:
+    """Asks each of some paths in turn, so often a second in all, over a new connection each.
+
+    Nothing waits for the answer before, and a time begins when the question was due.
+    """
+    loads = {stop: Load(seconds=seconds) for stop in stops}
+    payloads = {stop: request(stop[1], close=True) for stop in stops}
+    poll, clock = select.epoll(), time.perf_counter
+    asked: dict[int, tuple[socket.socket, Stop, float, list[bytes]]] = {}
+    order = cycle(stops)
+    with no_collector():
+        due = clock()
+        end = due + seconds
+        while asked or due < end:
+            now = clock()
+            if due <= now and due < end:
+                stop = next(order)
+                sock = socket.create_connection((HOST, stop[0]), timeout=PATIENCE)
+                sock.send(payloads[stop])
+                sock.setblocking(False)  # noqa: FBT003
+                poll.register(sock, select.EPOLLIN)
+                asked[sock.fileno()] = sock, stop, due, []
+                due += 1 / rate
+                continue
+            wait = due - now if due < end else PATIENCE
+            events = poll.poll(wait)
+            if not events and wait == PATIENCE:
+                raise LoadError(f"no answer within {PATIENCE:g} s")
+            for number, _ in events:
+                sock, stop, since, parts = asked[number]
+                data = sock.recv(262144)
+                if data:
+                    parts.append(data)
+                    continue
+                del asked[number]
+                poll.unregister(number)
+                sock.close()
+                loads[stop]._check(b"".join(parts), strict=False)
+                loads[stop].requests += 1
+                loads[stop].latencies.append(clock() - since)
+    poll.close()
+    return loads
 
 
 def probe(port: int, path: str, *, rate: float, seconds: float, timeout: float = 5.0) -> Load:

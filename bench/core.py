@@ -5,8 +5,10 @@ order of the round before, so that a slow minute of the machine meets both. A ro
 ratio; the row's ratio is the median over the rounds.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from statistics import median
 from typing import Any, Self, TypeVar
 
@@ -21,38 +23,47 @@ class Target:
     """What a ratio has to reach.
 
     Attributes:
-        relation: ``<=``, ``>=`` or ``=``.
-        bound: The ratio.
-        shown: How the table writes it, where not as a number.
+        low: The least it may be.
+        high: The most it may be.
+        shown: How the table writes it.
     """
 
-    relation: str
-    bound: float
-    shown: str = ""
+    low: float
+    high: float
+    shown: str
 
     def met(self, ratio: float) -> bool:
         """Whether a ratio reaches it."""
-        if self.relation == "=":
-            return abs(ratio - self.bound) <= EQUAL_WITHIN
-        return ratio <= self.bound if self.relation == "<=" else ratio >= self.bound
+        return self.low <= ratio <= self.high
+
+    def share(self, ratio: float) -> float:
+        """How much of what is allowed a ratio takes: at 1 it is just reached, beyond missed."""
+        above = ratio / self.high if self.high < float("inf") else 0.0
+        below = self.low / ratio if self.low > 0 and ratio > 0 else 0.0
+        return max(above, below)
 
     def __str__(self) -> str:
-        return f"{self.relation} {self.shown or f'{self.bound:g}'}"
+        return self.shown
 
 
 def at_most(bound: float, shown: str = "") -> Target:
     """A ratio may not be higher."""
-    return Target("<=", bound, shown)
+    return Target(float("-inf"), bound, f"<= {shown or f'{bound:g}'}")
 
 
 def at_least(bound: float) -> Target:
     """A ratio may not be lower."""
-    return Target(">=", bound)
+    return Target(bound, float("inf"), f">= {bound:g}")
 
 
 def exactly(bound: float) -> Target:
     """A ratio has to be this, as far as counting goes."""
-    return Target("=", bound)
+    return Target(bound - EQUAL_WITHIN, bound + EQUAL_WITHIN, f"= {bound:g}")
+
+
+def between(low: float, high: float) -> Target:
+    """A ratio may be neither lower nor higher: where too little is a fault as well."""
+    return Target(low, high, f"{low:g} to {high:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,10 @@ class Row:
         target: What it has to reach; empty for what is only shown beside it.
         met: Whether it does; None where there is no target.
         missing: Why it could not be measured; empty where it was.
+        low: The lowest ratio of a round; None where rounds have none of their own.
+        high: The highest.
+        share: How much of what is allowed the ratio takes, see ``Target.share``.
+        note: What has to be known to read it.
     """
 
     family: str
@@ -78,6 +93,10 @@ class Row:
     target: str = ""
     met: bool | None = None
     missing: str = ""
+    low: float | None = None
+    high: float | None = None
+    share: float | None = None
+    note: str = ""
 
     @classmethod
     def of(
@@ -88,12 +107,35 @@ class Row:
         ours: str,
         ratio: float,
         target: Target | None = None,
+        *,
+        rounds: Sequence[float] = (),
+        note: str = "",
     ) -> Self:
-        """A measured line."""
-        rounded = significant(ratio)
-        if target is None:
-            return cls(family, name, reference, ours, rounded)
-        return cls(family, name, reference, ours, rounded, str(target), target.met(ratio))
+        """A measured line.
+
+        Args:
+            family: Which family measures it.
+            name: What is measured.
+            reference: The reference's figure.
+            ours: Our figure.
+            ratio: Ours by the reference's.
+            target: What it has to reach, if anything.
+            rounds: The ratio of each round, of which only the ends are kept.
+            note: What has to be known to read it.
+        """
+        return cls(
+            family,
+            name,
+            reference,
+            ours,
+            significant(ratio),
+            str(target) if target else "",
+            target.met(ratio) if target else None,
+            low=significant(min(rounds)) if rounds else None,
+            high=significant(max(rounds)) if rounds else None,
+            share=significant(target.share(ratio)) if target else None,
+            note=note,
+        )
 
     @classmethod
     def absent(cls, family: str, name: str, why: str, target: Target | None = None) -> Self:
@@ -124,6 +166,14 @@ class Effort:
     slice: float = 0.15
     quick: bool = False
 
+    def of(self, full: float, quick: float) -> float:
+        """So many seconds in a full run, or in a quick one."""
+        return quick if self.quick else full
+
+    def times(self, full: int, quick: int) -> int:
+        """So many times in a full run, or in a quick one."""
+        return quick if self.quick else full
+
 
 FULL = Effort()
 QUICK = Effort(rounds=9, slice=0.12, quick=True)
@@ -139,14 +189,39 @@ def in_turns(subjects: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, 
     return found
 
 
+def ratios(ours: Sequence[float], reference: Sequence[float]) -> list[float]:
+    """The ratio of each round."""
+    return [one / other for one, other in zip(ours, reference, strict=True)]
+
+
 def paired_ratio(ours: Sequence[float], reference: Sequence[float]) -> float:
     """The median of the rounds' ratios."""
-    return median(one / other for one, other in zip(ours, reference, strict=True))
+    return median(ratios(ours, reference))
+
+
+def differences(ours: Sequence[float], reference: Sequence[float]) -> list[float]:
+    """The difference of each round."""
+    return [one - other for one, other in zip(ours, reference, strict=True)]
 
 
 def paired_difference(ours: Sequence[float], reference: Sequence[float]) -> float:
     """The median of the rounds' differences."""
-    return median(one - other for one, other in zip(ours, reference, strict=True))
+    return median(differences(ours, reference))
+
+
+def middle(values: Sequence[float]) -> tuple[float, float]:
+    """Between which two values the true median lies, in 19 of 20 cases at least.
+
+    By order statistics, so whatever the distribution is; of fewer than six values all are taken.
+    """
+    ordered, count = sorted(values), len(values)
+    tail, cut = 0.0, 0  # how many values may be cut off at either end
+    for rank in range(count // 2):
+        tail += comb(count, rank) / 2**count
+        if tail > 0.025:
+            break
+        cut = rank
+    return ordered[cut], ordered[count - 1 - cut]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -181,6 +256,14 @@ def rate(per_second: float) -> str:
 def mib(amount: float) -> str:
     """Bytes as the table shows them."""
     return f"{amount / 2**20:.1f} MB"
+
+
+_BEGUN = time.monotonic()
+
+
+def say(text: str) -> None:
+    """Tells who waits how far the run has come."""
+    print(f"bench: {time.monotonic() - _BEGUN:5.0f} s  {text}", flush=True)
 
 
 Json = dict[str, Any]

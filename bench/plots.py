@@ -43,10 +43,18 @@ CURVES = (
     Curve(
         "growth",
         "workers",
-        "Liveness",
+        "Liveness, the look itself",
         "web workers",
         "us",
         (("as it is asked", 1), ("looking at every worker", 2)),
+    ),
+    Curve(
+        "growth",
+        "pods",
+        "Liveness on :5004 of real pods",
+        "web workers",
+        "us",
+        (("CPU of the health worker", 1), ("median answer", 2)),
     ),
     Curve(
         "growth",
@@ -71,11 +79,26 @@ CURVES = (
     ),
 )
 BARS = {
-    "probes": "Requests per second, bare WSGI = 1",
-    "peers": "Requests per second, bare WSGI = 1",
+    "probes": "requests per second, bare WSGI = 1: longer is better",
+    "peers": "requests per second, bare WSGI = 1: longer is better",
 }
-# Ratios to their targets: 1 is what has to be reached, longer is worse.
-TO_TARGETS = ("own route", "metrics", "bounded", "recovery", "memory")
+# 1 is just reached.
+SHARE = "how much of what is allowed is taken: beyond 1 is missed"
+TO_TARGETS = (
+    "own route",
+    "metrics",
+    "endpoints",
+    "bounded",
+    "recovery",
+    "memory",
+    "coordination",
+)
+FAMILY_PLOTS = {**BARS, **dict.fromkeys(TO_TARGETS, SHARE)}
+
+
+def path_of(name: str) -> Path:
+    """Where a plot is."""
+    return HERE / f"{name.replace(' ', '-')}.svg"
 
 
 def draw(results: Json, rows: Sequence[Row]) -> list[Path]:
@@ -86,29 +109,18 @@ def draw(results: Json, rows: Sequence[Row]) -> list[Path]:
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 9})
     HERE.mkdir(exist_ok=True)
     made = [_curve(curve, results) for curve in CURVES if curve.name in results.get("curves", {})]
-    for family, title in BARS.items():
-        chosen = [row for row in rows if row.family == family and row.name.endswith("req/s")]
-        made += [_bars(family, title, {_short(row): row.ratio for row in chosen if row.ratio})]
-    for family in TO_TARGETS:
-        chosen = [row for row in rows if row.family == family and row.ratio and row.target]
-        made += [_bars(family, "Ratio by what has to be reached", {r.name: _by(r) for r in chosen})]
+    for family, title in FAMILY_PLOTS.items():
+        mine = [row for row in rows if row.family == family]
+        made += [_bars(family, title.capitalize(), _lengths(mine, to_target=title is SHARE))]
     return [path for path in made if path]
 
 
-def _short(row: Row) -> str:
-    return row.name.removesuffix(": req/s")
-
-
-def _by(row: Row) -> float:
-    """A ratio by its bound."""
-    relation, _, bound = row.target.partition(" ")
-    if bound.startswith("+"):
-        reference, ours = (float(text.split()[0]) for text in (row.reference, row.ours))
-        return (ours - reference) / float(bound[1:].split()[0])
-    top, _, bottom = bound.partition("/")
-    target = float(top) / float(bottom or 1)
-    assert row.ratio is not None
-    return row.ratio / target if relation != ">=" else target / row.ratio
+def _lengths(rows: Sequence[Row], *, to_target: bool) -> dict[str, float]:
+    """What each bar stands for."""
+    if to_target:
+        return {row.name: row.share for row in rows if row.share is not None}
+    ratios = {row.name: row.ratio for row in rows if row.name.endswith("req/s")}
+    return {name.removesuffix(": req/s"): ratio for name, ratio in ratios.items() if ratio}
 
 
 def _curve(curve: Curve, results: Json) -> Path:
@@ -128,31 +140,33 @@ def _curve(curve: Curve, results: Json) -> Path:
     return _save(figure, f"growth-{curve.name}")
 
 
-def _bars(family: str, title: str, values: dict[str, float | None]) -> Path | None:
+def _bars(family: str, title: str, values: dict[str, float]) -> Path | None:
     if not values:
         return None
-    figure, axes = _figure(title, height=0.9 + 0.24 * len(values))
+    longest = max(map(len, values))
+    width = SIZE[0] + 0.065 * max(0, longest - 35)  # so that names leave room for their bars
+    figure, axes = _figure(title, (width, 0.9 + 0.24 * len(values)))
     names = list(values)[::-1]
     colours = [OURS if family != "peers" or "mingus" in name else OTHERS for name in names]
     axes.barh(names, [values[name] for name in names], color=colours, height=0.7)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.margins(y=0.02)
     axes.grid(axis="x", alpha=0.3)
-    return _save(figure, family.replace(" ", "-"))
+    return _save(figure, family)
 
 
-def _figure(title: str, height: float = SIZE[1]) -> tuple[Any, Any]:
+def _figure(title: str, size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # noqa: PLC0415 - only who draws needs it
 
-    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title, fontsize=10)
+    figure.suptitle(title, fontsize=10)  # of the figure: the axes may be narrower than it
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
 def _save(figure: Any, name: str) -> Path:
-    path = HERE / f"{name}.svg"
+    path = path_of(name)
     figure.savefig(path, metadata={"Date": None, "Creator": None})
     text = path.read_text(encoding="utf-8")
     path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
+from bench.core import FULL as EFFORT
 from bench.core import (
     Effort,
     Row,
@@ -12,10 +13,10 @@ from bench.core import (
     at_most,
     in_turns,
     microseconds,
-    paired_ratio,
     rate,
+    ratios,
 )
-from bench.servers import Loaded, Server, ServicePod, Turn, client_core
+from bench.servers import CLIENTS, THREADS, WORKERS, Loaded, Server, ServicePod, Turn, client_core
 
 FAMILY = "probes"
 HOT = {
@@ -26,6 +27,21 @@ HOT = {
 }
 RENDERED = {"detailed": "/health/detailed", "comprehensive": "/api/system/health/"}
 RATE, CPU, RENDERED_RATE = at_least(0.95), at_most(1.08), at_least(0.40)
+
+
+def turns_of(rounds: int) -> str:
+    """How a figure is made of its rounds, for the document."""
+    return (
+        f"the figure is the median of {rounds} rounds, in each of which everybody is loaded for "
+        f"{EFFORT.slice:g} s by {CLIENTS} clients, every other round in the opposite order"
+    )
+
+
+HOW = (
+    "Each path of a pod with a database and a Redis, against a WSGI callable that sends a "
+    f"constant body with two headers (ours must have four). {WORKERS} web workers, under gthread "
+    f"of {THREADS} threads each; {turns_of(EFFORT.rounds)}."
+)
 
 
 def rows(effort: Effort) -> Iterator[Row]:
@@ -72,8 +88,9 @@ def by_rate(
         f"{name}: req/s",
         rate(median(rates[1])),
         rate(median(rates[0])),
-        paired_ratio(*rates),
+        median(ratios(*rates)),
         target,
+        rounds=ratios(*rates),
     )
 
 
@@ -87,6 +104,7 @@ def by_cpu(
         f"{name}: CPU per request",
         microseconds(median(times[1])),
         microseconds(median(times[0])),
-        paired_ratio(*times),
+        median(ratios(*times)),
         target,
+        rounds=ratios(*times),
     )

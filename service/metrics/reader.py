@@ -23,7 +23,6 @@ import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from functools import reduce
 from operator import add, gt, lt
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from service.metrics.series import Series, families, named, picker
 log = structlog.get_logger(__name__)
 
 PAGE = 4096
+AT_ONCE = 5  # rows that are added in one loop
 
 _NAME = re.compile(
     r"(?P<kind>counter|histogram|summary|gauge_(?:live)?(?P<mode>all|sum|min|max|mostrecent))"
@@ -288,9 +288,7 @@ class _Plan:
         """The numbers of all files together, by cell; None for what nobody has ever set."""
         totals: list[float | None] = [*[None] * len(self.cells), 0.0]
         for cells, files in self._groups:
-            # Not sum(), which compensates rounding errors since Python 3.12: the last digits
-            # would depend on the version, and differ from the client's.
-            row = reduce(lambda one, other: list(map(add, one, other)), (f.row for f in files))
+            row = _added([file.row for file in files])
             for cell, value in zip(cells, row, strict=True):
                 totals[cell] = (totals[cell] or 0.0) + value
         self._decide(totals)
@@ -306,6 +304,22 @@ class _Plan:
                 if standing is None or wins(rank, standing):
                     best[cell] = rank
                     totals[cell] = value + 0.0  # so that -0.0 is printed as other zeros are
+
+
+def _added(rows: list[Row]) -> Row:
+    """The sum of some rows, in their order.
+
+    Not by ``sum``, which compensates rounding errors since Python 3.12: the last digits would
+    depend on the version, and differ from the client's. A loop that adds five at once takes half
+    the time of one that makes a list for each.
+    """
+    total, *rest = rows
+    while len(rest) >= AT_ONCE:
+        five, rest = rest[:AT_ONCE], rest[AT_ONCE:]
+        total = [a + b + c + d + e + f for a, b, c, d, e, f in zip(total, *five, strict=True)]
+    for row in rest:
+        total = list(map(add, total, row))
+    return total
 
 
 # How files that are no summands settle whose number stands, the later against the standing.

@@ -1,23 +1,31 @@
 """The bench's own arithmetic: a wrong ratio would be a wrong claim."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.__main__ import main
 from bench.client import Load, LoadError, _size, request
 from bench.core import (
     Row,
     Target,
     at_least,
     at_most,
+    between,
     exactly,
     in_turns,
+    middle,
     paired_difference,
     paired_ratio,
     percentile,
     significant,
 )
-from bench.plots import _by
+from bench.families.coordination import Schedule, Window, fleet_rows
+from bench.families.endpoints import UP, WEB, endpoint_rows
+from bench.families.own_route import overhead
 from bench.report import cells
 
 POSITIVE = st.floats(min_value=1e-6, max_value=1e6)
@@ -34,6 +42,9 @@ POSITIVE = st.floats(min_value=1e-6, max_value=1e6)
         (exactly(1), 0.96, True),
         (exactly(1), 0.94, False),
         (exactly(1), 1.06, False),
+        (between(0.9, 1.2), 0.89, False),
+        (between(0.9, 1.2), 0.9, True),
+        (between(0.9, 1.2), 1.21, False),
     ],
 )
 def test_targets(target: Target, ratio: float, met: bool) -> None:  # noqa: FBT001
@@ -98,16 +109,127 @@ def test_figures_have_three_digits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "share"),
+    ("target", "ratio", "share"),
     [
-        (Row.of("f", "n", "a", "b", 0.02, at_most(1 / 25, "1/25")), 0.5),
-        (Row.of("f", "n", "a", "b", 0.5, at_least(1.0)), 2.0),
-        (Row.of("f", "n", "20.0 MB bare", "30.0 MB", 1.5, at_most(2.0, "+20.0 MB")), 0.5),
-        (Row.of("f", "n", "a", "b", 1.0, exactly(1)), 1.0),
+        (at_most(1 / 25, "1/25"), 0.02, 0.5),
+        (at_least(1.0), 0.5, 2.0),
+        (exactly(1), 1.05, 1.0),
+        (exactly(1), 0.95, 1.0),
+        (between(0.9, 1.2), 0.45, 2.0),
+        (between(0.9, 1.2), 2.4, 2.0),
     ],
 )
-def test_a_plot_shows_how_far_a_target_is(row: Row, share: float) -> None:
-    assert _by(row) == pytest.approx(share)
+def test_a_plot_shows_how_much_of_what_is_allowed_is_taken(
+    target: Target, ratio: float, share: float
+) -> None:
+    assert target.share(ratio) == pytest.approx(share)
+    assert Row.of("f", "n", "a", "b", ratio, target).share == pytest.approx(share)
+
+
+def test_a_row_shows_the_ends_of_its_rounds() -> None:
+    row = Row.of("f", "n", "a", "b", 1.0, at_most(1.2), rounds=[1.0, 0.81234, 1.1])
+    assert (row.low, row.high) == (0.812, 1.1)
+    assert cells(row)[4] == "0.812 to 1.1"
+    assert cells(Row.of("f", "n", "a", "b", 1.0))[4] == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "ends"), [(1, (0, 0)), (5, (0, 4)), (6, (0, 5)), (9, (1, 7)), (31, (9, 21))]
+)
+def test_the_middle_is_that_of_the_tables_of_order_statistics(
+    count: int, ends: tuple[int, int]
+) -> None:
+    assert middle([float(each) for each in reversed(range(count))]) == ends
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "met", "note"),
+    [
+        pytest.param([40.0], [4.0], True, "", id="a tenth of theirs"),
+        pytest.param([40.0], [20.0], False, "", id="half of theirs"),
+        pytest.param([40.0], [-4.0], True, "below zero", id="firmly less than nothing"),
+        pytest.param([40.0], [-30.0, 25.0], False, "not to be told", id="noise is no merit"),
+        pytest.param([40.0], [-3.0, 2.0], True, "not to be told", id="noise within the bound"),
+        pytest.param([-9.0, 40.0], [1.0], False, "", id="nothing to compare it with"),
+    ],
+)
+def test_an_overhead_below_zero_counts_only_where_its_sign_is_firm(
+    theirs: list[float],
+    ours: list[float],
+    met: bool,  # noqa: FBT001
+    note: str,
+) -> None:
+    row = overhead("n", theirs * 12, ours * 12, at_most(0.25))
+    assert row.met is met
+    assert row.note.startswith(note)
+    assert bool(row.note) == bool(note)
+
+
+def test_pods_that_take_no_part_are_no_saving() -> None:
+    windows = [Window(syncs=0.6, scripts=0.7, share=0.01)] * 5
+    calls, scripts, server, look = fleet_rows(1000, windows, [0.005])
+    assert (calls.met, scripts.met, server.met, look.met) == (False, False, True, True)
+
+
+def test_what_ends_a_thread_of_the_fleet_ends_the_measurement() -> None:
+    rounds: list[float] = []
+
+    def fine(due: float) -> float:
+        rounds.append(due)
+        return due + 3600
+
+    def broken(_: float) -> float:
+        raise RuntimeError("out of reach")
+
+    pods: list[Any] = [SimpleNamespace(round=fine), SimpleNamespace(round=broken)]
+    Schedule(pods, queue=[(0.0, 0)]).run(0.0)
+    assert rounds == [0.0]
+    with pytest.raises(RuntimeError, match="out of reach"):
+        Schedule(pods, queue=[(0.0, 0), (0.0, 1)]).run(0.0)
+
+
+def test_the_slowest_endpoint_speaks_for_all_of_them() -> None:
+    def turn(slow: float) -> dict[str, dict[tuple[int, str], Load]]:
+        return {
+            WEB: {
+                (5003, "/quick"): Load(latencies=[0.001] * 300),
+                (5003, "/slow"): Load(latencies=[slow] * 10),
+            }
+        }
+
+    rows = list(endpoint_rows({UP: [turn(0.010)] * 5, "Redis frozen": [turn(0.060)] * 5}))
+    assert [(row.ratio, row.met) for row in rows] == [(0.2, True), (6.0, False)]
+    assert rows[1].target == "<= 50 ms"
+    assert "/slow" in rows[1].note
+    assert "max 60 ms" in rows[1].ours
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "status"),
+    [
+        (Row.of("f", "n", "a", "b", 1.3, at_most(1.2)), ["--check"], 1),
+        (Row.absent("f", "n", "not installed", at_most(1)), ["--check"], 1),
+        (Row.of("f", "n", "a", "b", 1.1, at_most(1.2)), ["--check"], 0),
+        (Row.of("f", "n", "a", "b", 1.3), ["--check"], 0),
+        (Row.of("f", "n", "a", "b", 1.3, at_most(1.2)), [], 0),
+    ],
+)
+def test_a_missed_target_is_the_exit_status_of_a_check(
+    row: Row, options: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family = SimpleNamespace(HOW="so", rows=lambda _: iter([row]))
+    assert main(["--quick", *options], {"f": family}) == status
+    assert ("1 not reached" in capsys.readouterr().out) is (row.met is False)
+
+
+def test_only_the_families_that_are_named_are_measured() -> None:
+    asked: list[str] = []
+    families = {
+        name: SimpleNamespace(HOW="so", rows=lambda _, name=name: asked.append(name) or iter(()))
+        for name in "abc"
+    }
+    assert main(["--quick", "--only", "c", "a"], families) == 0
+    assert asked == ["c", "a"]
 
 
 def test_an_answer_ends_where_its_length_says() -> None:

@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from service.metrics import Format, MultiprocessReader
+from service.metrics import reader as reader_module
 from service.metrics import series as series_module
 
 HELP = {
@@ -248,13 +249,22 @@ def test_what_was_never_set_is_absent_and_not_0(tmp_path, process):
 
 
 def test_a_zero_is_never_printed_as_minus_zero(tmp_path, process):
-    series_module._end_of_line.cache_clear()  # to it both zeros are one
+    series_module._ends.clear()  # to it both zeros are one
     one = process("0")
     one.write("gauge_min", "level_min", "level_min", {}, -0.0)
     one.write("counter", "requests", "requests_total", {}, 0.0)
     text = MultiprocessReader(tmp_path).render(Format.TEXT)
     assert "level_min 0.0\n" in text
     assert "requests_total 0.0\n" in text
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 11, 16, 23])
+def test_numbers_are_added_one_after_the_other_however_many_there_are(count):
+    rows = [[0.1 * (number + 1) ** 3, 1e16 / (number + 1), -0.0] for number in range(count)]
+    one_by_one = list(rows[0])
+    for row in rows[1:]:
+        one_by_one = [total + value for total, value in zip(one_by_one, row, strict=True)]
+    assert list(reader_module._added(rows)) == one_by_one
 
 
 # -- files in any state
