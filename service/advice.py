@@ -4,10 +4,10 @@
 docs/operations.md is made from ``ADVICE``: ``python scripts/operations_doc.py``.
 """
 
-from service.health import CheckState, Lifecycle, Status
-from service.settings import PROVIDERS
+from dataclasses import dataclass
 
-RUNBOOK = "docs/operations.md"
+from service.health import Lifecycle, Status
+from service.settings import PROVIDERS
 
 _PROVIDER = ("external_response_warning_ms",)
 
@@ -100,33 +100,43 @@ def advice(code: str) -> str:
     return next((todo for codes, todo in ADVICE.items() if code in codes), LOG)
 
 
-# The alert that a pod which is not ready comes to, if it stays so.
-_NOT_READY = {
+# The alerts that a pod or a check which is not well comes to, if it stays so.
+CRITICAL_FAILING = "MingusHealthCheckFailing"
+WORKERS_MISSING = "MingusHealthWorkersMissing"
+NOT_READY = {
     Lifecycle.STARTING: "MingusHealthNotStarted",
     Lifecycle.SERVING: "MingusHealthNotReady",
     Lifecycle.DRAINING: "MingusHealthDrainForgotten",
     Lifecycle.MAINTENANCE: "MingusHealthMaintenanceForgotten",
 }
-_FAILING = {
+FAILING = {
     Status.WARNING: "MingusHealthCheckWarning",
     Status.UNKNOWN: "MingusHealthCheckStale",
     Status.UNHEALTHY: "MingusHealthOptionalCheckFailing",
 }
 
 
-def section(alert: str) -> str:
-    """Where the runbook has an alert, as the alert's own link says it."""
-    return f"{RUNBOOK}#{alert.lower()}"
+@dataclass(frozen=True, slots=True)
+class Runbook:
+    """Where it is read; docs/operations.md has a section for each alert.
 
+    Attributes:
+        where: What stands before the ``#`` of a section.
+    """
 
-def section_of_pod(lifecycle: Lifecycle, *, ready: bool) -> str | None:
-    """Where the runbook has a pod that is not ready."""
-    return None if ready else section(_NOT_READY[lifecycle])
+    where: str
 
+    def alert(self, name: str) -> str:
+        """The section of an alert, as the alert's own link says it."""
+        return f"{self.where}#{name.lower()}"
 
-def section_of_check(state: CheckState) -> str | None:
-    """Where the runbook has a check that is not well."""
-    if state.status is Status.UNHEALTHY and state.check.critical:
-        return section("MingusHealthCheckFailing")
-    alert = _FAILING.get(state.status)
-    return alert and section(alert)
+    def pod(self, lifecycle: Lifecycle, *, ready: bool) -> str | None:
+        """The section of a pod that is not ready."""
+        return None if ready else self.alert(NOT_READY[lifecycle])
+
+    def check(self, status: Status, *, critical: bool) -> str | None:
+        """The section of a check that is not well."""
+        if status is Status.UNHEALTHY and critical:
+            return self.alert(CRITICAL_FAILING)
+        alert = FAILING.get(status)
+        return alert and self.alert(alert)

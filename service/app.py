@@ -15,6 +15,7 @@ import structlog
 from flask import Flask
 
 from service import assembly, checks, pools
+from service.advice import Runbook
 from service.coordination.client import connect
 from service.coordination.lease import keyspace
 from service.coordinator import CALL_SECONDS, Coordinator, Member
@@ -233,6 +234,7 @@ def _views(settings: Settings, board: Scoreboard, *, events: bool = False) -> He
         disclosure,
         MultiprocessReader(settings.metrics_directory),
         settings.app_version,
+        Runbook(settings.runbook),
         events=events,
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from service.advice import Runbook
 from service.checks import Probes, definitions, limits, registered
 from service.coordination.client import connect
 from service.health import Check, Probe, Teller
@@ -122,7 +123,11 @@ def notifier(settings: Settings, board: Scoreboard, instruments: Instruments) ->
     from service.notifier import Notifier  # noqa: PLC0415
 
     source = webhooks.Source(
-        settings.app_name, settings.app_env, settings.app_release, settings.app_version
+        settings.app_name,
+        settings.app_env,
+        settings.app_release,
+        settings.app_version,
+        Runbook(settings.runbook),
     )
     targets = [
         webhooks.Webhook(name, url.get_secret_value(), source, render, key)

@@ -92,6 +92,12 @@ def _readiness_policy(value: str) -> str:
     return value
 
 
+def _http_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[!-~]+", value) or "#" in value:
+        raise _wrong("must be an http or https URL, without a fragment")
+    return value
+
+
 def _tokens(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     if any(len(token.get_secret_value()) < MIN_TOKEN_LENGTH for token in value):
         raise _wrong(f"each token must have at least {MIN_TOKEN_LENGTH} characters")
@@ -359,6 +365,11 @@ class Settings(BaseSettings):
     health_boot_seconds: Seconds = _var(60, "time a worker may take to boot")
 
     # -- Events
+    health_runbook_url: Annotated[str, AfterValidator(_http_url)] | None = _var(
+        None,
+        "where docs/operations.md is published: begins the links of messages, commands and the "
+        "status page",
+    )
     health_webhook_url: SecretStr | None = _var(
         None, "where failures and recoveries are told by POST, signed; `https`"
     )
@@ -506,6 +517,11 @@ class Settings(BaseSettings):
     def metrics_directory(self) -> Path:
         """Where the metric files are."""
         return self.prometheus_multiproc_dir or self.directory / "metrics"
+
+    @property
+    def runbook(self) -> str:
+        """Where the runbook is read."""
+        return self.health_runbook_url or "docs/operations.md"
 
     @property
     def redis_address(self) -> str | None:

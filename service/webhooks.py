@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
-from service.advice import advice
-from service.health import Notice, Trouble
+from service.advice import Runbook, advice
+from service.health import Notice, Status, Trouble
 from service.notifier import ATTEMPT_SECONDS, Reply
 from service.probes.http import (
     NO_ANSWER,
@@ -29,8 +29,6 @@ from service.probes.http import (
     without_answer,
 )
 
-RUNBOOK = "docs/operations.md"
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -41,12 +39,14 @@ class Source:
         environment: Name of the environment.
         release: Name of the release, if it has one.
         version: Version of the application, for the ``User-Agent``.
+        runbook: Where it is read.
     """
 
     app: str
     environment: str
     release: str | None
     version: str
+    runbook: Runbook
 
 
 def identity(source: Source, notice: Notice) -> str:
@@ -89,7 +89,7 @@ def generic(source: Source, notice: Notice) -> bytes:
             "failing_since": _timestamp(notice.failing_since_at),
             "lasted_seconds": None if notice.lasted is None else round(notice.lasted, 2),
             "advice": None if restored else advice(notice.code or ""),
-            "runbook": runbook(notice),
+            "runbook": _section(source, notice),
         },
     }
     return json.dumps(document, separators=(",", ":")).encode()
@@ -109,14 +109,13 @@ def slack(source: Source, notice: Notice) -> bytes:
         told = [f"{notice.check} fails in {whose}", f"`{notice.code}`"]
         told += [notice.origin] if notice.origin else []
         told += [] if notice.ready else ["not ready"]
-        told += [advice(notice.code or ""), runbook(notice)]
+        told += [advice(notice.code or ""), _section(source, notice)]
     return json.dumps({"text": _escaped(f"[{where}] {'; '.join(told)}")}).encode()
 
 
-def runbook(notice: Notice) -> str:
-    """Where the runbook says what it means, from the root of the repository."""
-    alert = "mingushealthcheckfailing" if notice.critical else "mingushealthoptionalcheckfailing"
-    return f"{RUNBOOK}#{alert}"
+def _section(source: Source, notice: Notice) -> str:
+    """Where the runbook says what it means, of a restored check too."""
+    return source.runbook.check(Status.UNHEALTHY, critical=notice.critical) or ""
 
 
 class Webhook:

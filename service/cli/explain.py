@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from service import settings
-from service.advice import ASKS, THRESHOLDS, advice, section_of_check
+from service.advice import ASKS, THRESHOLDS, Runbook, advice
 from service.cli import pod as pods
 from service.cli.output import pairs, say, show
 from service.health import CheckState
@@ -64,7 +64,7 @@ def document(given: Settings, state: CheckState, now: float) -> dict[str, Any]:
             "duration_seconds": round(run_.duration, 4),
         },
         "advice": None if state.code is None else advice(state.code).replace("`", ""),
-        "runbook": section_of_check(state),
+        "runbook": Runbook(given.runbook).check(state.status, critical=check.critical),
     }
 
 

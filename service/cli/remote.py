@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, FiniteFloat
 
-from service.advice import section_of_pod
+from service.advice import Runbook
 from service.cli.address import cause, split
 from service.cli.output import NoAnswer
 from service.health import CheckFailed, Lifecycle, Status
@@ -106,7 +106,7 @@ class Remote:
 
     Args:
         url: Where its paths begin.
-        given: For the token.
+        given: For the token, and where the runbook is.
         seconds: How long all answers together may take.
 
     Raises:
@@ -128,6 +128,7 @@ class Remote:
             self._headers["Authorization"] = f"Bearer {token.get_secret_value()}"
         self._seconds = seconds
         self._aside = Aside()
+        self._runbook = Runbook(given.runbook)
 
     def document(self) -> dict[str, Any]:
         """The pod at this moment, in the keys of ``status``.
@@ -161,6 +162,7 @@ class Remote:
         with closing(connection):
             return document(
                 self.url,
+                self._runbook,
                 self._get(connection, "detailed", _Detailed),
                 self._get(connection, "readiness", _Readiness),
                 self._get(connection, "liveness", _Liveness),
@@ -185,6 +187,7 @@ def _sendable(text: str) -> bool:
 
 def document(
     url: str,
+    runbook: Runbook,
     detailed: _Detailed,
     readiness: _Readiness,
     liveness: _Liveness,
@@ -216,7 +219,7 @@ def document(
             "overall": detailed.overall_status.word,
         },
         "obstacles": list(_obstacles(detailed.lifecycle, checks, readiness, startup)),
-        "runbook": section_of_pod(detailed.lifecycle, ready=readiness.ready),
+        "runbook": runbook.pod(detailed.lifecycle, ready=readiness.ready),
         "tasks": startup.tasks
         and {
             name: {"status": task.status.word, "error": task.error}

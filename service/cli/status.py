@@ -8,7 +8,7 @@ import argparse
 from typing import Any
 
 from service import settings
-from service.advice import section_of_pod
+from service.advice import Runbook
 from service.cli import pod as pods
 from service.cli.output import NOTHING, columns, pairs, show, yes
 from service.cli.remote import Remote
@@ -45,7 +45,7 @@ class Local:
         """
         if not self.reader.scoreboard.master_lives:
             self.reader = pods.reader(self._given)
-        return document(self.reader)
+        return document(self._given, self.reader)
 
 
 Eyes = Local | Remote
@@ -64,7 +64,7 @@ def eyes(options: argparse.Namespace) -> Eyes:
     return Remote(options.url, given, options.timeout)
 
 
-def document(reader: Reader) -> dict[str, Any]:
+def document(given: Settings, reader: Reader) -> dict[str, Any]:
     """Everything on the screen."""
     pod, board, now = reader.pod(), reader.scoreboard, reader.now()
     snapshot = pod.snapshot
@@ -90,7 +90,7 @@ def document(reader: Reader) -> dict[str, Any]:
             "overall": snapshot.overall.word,
         },
         "obstacles": pod.obstacles,
-        "runbook": section_of_pod(snapshot.lifecycle, ready=snapshot.ready),
+        "runbook": Runbook(given.runbook).pod(snapshot.lifecycle, ready=snapshot.ready),
         "tasks": {
             name: {"status": task.status.word, "error": task.code}
             for name, task in snapshot.tasks.items()

@@ -33,8 +33,8 @@ def look(eyes: status.Eyes) -> dict[str, Any]:
         ScoreboardError: There is no pod any more.
     """
     found = eyes.document()
-    seen = workers.document(eyes.reader) if isinstance(eyes, status.Local) else {"workers": None}
-    return found | {"workers": seen["workers"]}
+    slots = workers.slots(eyes.reader) if isinstance(eyes, status.Local) else None
+    return found | {"workers": slots}
 
 
 def text(found: dict[str, Any]) -> str:

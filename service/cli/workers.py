@@ -4,9 +4,10 @@ import argparse
 from typing import Any
 
 from service import settings
-from service.advice import section
+from service.advice import WORKERS_MISSING, Runbook
 from service.cli import pod as pods
 from service.cli.output import columns, show, yes
+from service.settings import Settings
 from service.web.payload import span
 from service.web.reader import Reader
 from service.web.status_page.document import STUCK, worker_document
@@ -14,23 +15,28 @@ from service.web.status_page.document import STUCK, worker_document
 
 def run(options: argparse.Namespace) -> int:
     """Shows the slots; 0 when at least one web worker makes progress."""
-    found = document(pods.reader(settings.load()))
+    given = settings.load()
+    found = document(given, pods.reader(given))
     show(options, found, text(found))
     return int(not found["alive"])
 
 
-def document(reader: Reader) -> dict[str, Any]:
+def document(given: Settings, reader: Reader) -> dict[str, Any]:
     """The occupied slots."""
-    board = reader.scoreboard
-    workers = [worker_document(worker, reader) for worker in board.workers()]
+    board, workers = reader.scoreboard, slots(reader)
     stuck = any(worker["state"] == STUCK for worker in workers)
     return {
         "alive": reader.alive(),
         "generation": board.generation,
         "web_workers_expected": board.expected,
-        "runbook": section("MingusHealthWorkersMissing") if stuck else None,
+        "runbook": Runbook(given.runbook).alert(WORKERS_MISSING) if stuck else None,
         "workers": workers,
     }
+
+
+def slots(reader: Reader) -> list[dict[str, Any]]:
+    """Every worker there is."""
+    return [worker_document(worker, reader) for worker in reader.scoreboard.workers()]
 
 
 def text(found: dict[str, Any]) -> str:

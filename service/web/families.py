@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 from flask import Blueprint, Flask, Response, current_app, request
 
+from service.advice import Runbook
 from service.metrics import Format, MultiprocessReader, expose, negotiate
 from service.metrics.formats import chosen
 from service.web import health_json, openapi
@@ -33,6 +34,7 @@ class Health:
         disclosure: Who may see what.
         metrics: The reader of the pod's metric files.
         version: The application's version, for the metrics.
+        runbook: Where the status page's links to it lead.
         events: Whether the server tells the status page of news.
     """
 
@@ -42,6 +44,7 @@ class Health:
         disclosure: Disclosure,
         metrics: MultiprocessReader,
         version: str,
+        runbook: Runbook,
         *,
         events: bool = False,
     ) -> None:
@@ -49,6 +52,7 @@ class Health:
         self.disclosure = disclosure
         self._metrics = metrics
         self._version = version
+        self.runbook = runbook
         self.events = events
 
     @cached_property

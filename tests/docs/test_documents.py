@@ -428,10 +428,11 @@ def test_the_examples_of_a_command(name: str) -> None:
 
 
 def test_the_sections_of_the_runbook_that_commands_name() -> None:
-    alerts = {*advice._NOT_READY.values(), *advice._FAILING.values()}
-    alerts |= {"MingusHealthCheckFailing", "MingusHealthWorkersMissing"}
+    alerts = {*advice.NOT_READY.values(), *advice.FAILING.values()}
+    alerts |= {advice.CRITICAL_FAILING, advice.WORKERS_MISSING}
+    runbook = advice.Runbook(Settings().runbook)
     for alert in alerts:
-        path, _, anchor = advice.section(alert).partition("#")
+        path, _, anchor = runbook.alert(alert).partition("#")
         assert anchor in anchors(ROOT / path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.advice import Runbook
 from service.health import Notice, Status, Trouble
 from service.notifier import ATTEMPT_SECONDS, ATTEMPTS, KEEP, LONGEST_RETRY_AFTER, PAUSE_LAST
 from service.webhooks import Source, generic, identity, signature, slack
@@ -16,7 +17,8 @@ from tests.docs.test_documents import fences
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
-SOURCE = Source("MINGUS", "production", "5c1e7d2", "1.0.0")
+RUNBOOK = Runbook("docs/operations.md")
+SOURCE = Source("MINGUS", "production", "5c1e7d2", "1.0.0", RUNBOOK)
 POD = "2f6c0a9be1d24c7f8a35b6d7e8f90a1b"
 BEGAN = datetime.fromisoformat("2025-01-27T10:30:00+00:00").timestamp()
 
@@ -85,7 +87,7 @@ def test_the_figures() -> None:
 
 
 def test_markup_of_slack_is_text() -> None:
-    source = Source("<!channel> & co", "production", None, "1.0.0")
+    source = Source("<!channel> & co", "production", None, "1.0.0", RUNBOOK)
     text = json.loads(slack(source, FAILING))["text"]
     assert text.startswith("[&lt;!channel&gt; &amp; co production] redis fails")
 
@@ -94,7 +96,7 @@ def test_messages_are_told_apart() -> None:
     assert identity(SOURCE, FAILING) == identity(SOURCE, notice(Trouble.UNREADY))
     others = [
         identity(SOURCE, RESTORED),
-        identity(Source("MINGUS", "staging", None, "1"), FAILING),
-        identity(Source("SHOP", "production", None, "1"), FAILING),
+        identity(Source("MINGUS", "staging", None, "1", RUNBOOK), FAILING),
+        identity(Source("SHOP", "production", None, "1", RUNBOOK), FAILING),
     ]
     assert len({identity(SOURCE, FAILING), *others}) == 4

@@ -18,6 +18,7 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
+from service.advice import Runbook
 from service.health import Check, CheckState, Lifecycle, Snapshot, Stance, Teller, Told
 from service.notifier import ATTEMPTS, KEEP, LONGEST_RETRY_AFTER, Notifier
 from service.webhooks import Source, Webhook, generic, slack
@@ -28,7 +29,8 @@ from tests.unit.fakes import Clock, after, until
 
 DATABASE, REDIS = Check("database", critical=True), Check("redis", critical=True)
 KEY = b"twenty-four random bytes"
-SOURCE = Source("shop", "test", "blue", "1.0.0")
+RUNBOOK = Runbook("docs/operations.md")
+SOURCE = Source("shop", "test", "blue", "1.0.0", RUNBOOK)
 PATIENCE = 30.0
 
 

@@ -107,6 +107,7 @@ TABLE: list[tuple[str, Any, str | None]] = [
     ("HEALTH_DRAIN_SECONDS", 10, None),
     ("HEALTH_LIVENESS_STALL_SECONDS", 60, None),
     ("HEALTH_BOOT_SECONDS", 60, None),
+    ("HEALTH_RUNBOOK_URL", None, None),
     ("HEALTH_WEBHOOK_URL", None, None),
     ("HEALTH_WEBHOOK_SECRET", None, None),
     ("HEALTH_SLACK_WEBHOOK_URL", None, None),
@@ -752,6 +753,19 @@ def test_the_readiness_floor(env: Environment, given: str, floor: float | None) 
 def test_a_policy_nobody_knows(env: Environment, given: str) -> None:
     env.setenv("READINESS_POLICY", given)
     with pytest.raises(SettingsError, match="READINESS_POLICY: must be strict, or floor:"):
+        load()
+
+
+def test_where_the_runbook_is(env: Environment) -> None:
+    assert load().runbook == "docs/operations.md"
+    env.setenv("HEALTH_RUNBOOK_URL", "https://wiki.test/health")
+    assert load().runbook == "https://wiki.test/health"
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "wiki", "https://", "https://x/#y", "//x"])
+def test_a_runbook_that_no_link_may_lead_to(env: Environment, url: str) -> None:
+    env.setenv("HEALTH_RUNBOOK_URL", url)
+    with pytest.raises(SettingsError, match="HEALTH_RUNBOOK_URL: must be an http or https URL"):
         load()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.advice import Runbook
 from service.health import Check, CheckState, FleetView, Phase, Result, Role, Run
 from service.health.snapshot import Snapshot, encode
 from service.web.payload import span
@@ -61,11 +62,12 @@ class Page(Rig):
 
     def __init__(self, **found: Any) -> None:
         super().__init__()
+        self.runbook = Runbook("docs/operations.md")
         self.board.expected = 1
         self.publish(**found)
 
     def document(self, *, trusted: bool = True) -> dict[str, Any]:
-        return document(self.reader, PAYLOAD, trusted=trusted)
+        return document(self.reader, PAYLOAD, self.runbook, trusted=trusted)
 
     def html(self, *, trusted: bool = True, events: bool = False) -> bytes:
         return render(self.document(trusted=trusted), events=events)
@@ -156,6 +158,20 @@ def test_what_is_said_of_a_check(page: Page) -> None:
     (turn,) = check["transitions"]
     assert (turn["ago_seconds"], turn["status"]) == (1.6, "unhealthy")
     assert "is it running, and is it where the URL says?" in Outline(page.html()).text
+
+
+def test_the_runbook_is_a_link_where_it_is_published(page: Page) -> None:
+    page.publish(database=REFUSED, system_resources=pods.DISK_HIGH)
+    sections = ("notready", "checkfailing", "checkwarning")
+    html = page.html().decode()
+    for section in sections:
+        assert f"<code>docs/operations.md#mingushealth{section}</code>" in html
+    assert "<a href" not in html.replace('<a href="">', "")
+    page.runbook = Runbook('https://wiki.test/health?a="b"&c')
+    html = page.html().decode()
+    for section in sections:
+        where = f"https://wiki.test/health?a=&quot;b&quot;&amp;c#mingushealth{section}"
+        assert f'<a href="{where}" rel="noreferrer">runbook</a>' in html
 
 
 def test_what_is_said_of_a_worker(page: Page) -> None:

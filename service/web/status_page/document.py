@@ -6,6 +6,7 @@ of each check, and every worker's slot.
 
 from typing import Any
 
+from service.advice import Runbook
 from service.health import CheckState, Phase, Pod, Role, Status, WorkerSlot
 from service.web.payload import Document, Payload, members, milliseconds, summary, timestamp
 from service.web.reader import Reader
@@ -14,12 +15,13 @@ MIB = 1024**2
 STUCK = "stuck"
 
 
-def document(reader: Reader, payload: Payload, *, trusted: bool) -> Document:
+def document(reader: Reader, payload: Payload, runbook: Runbook, *, trusted: bool) -> Document:
     """Everything on the page, for this moment.
 
     Args:
         reader: Eyes on the pod.
         payload: Knows which service it is.
+        runbook: Where it is read.
         trusted: Whether the caller may see internals; others get the verdicts alone.
     """
     pod = reader.pod()
@@ -33,6 +35,7 @@ def document(reader: Reader, payload: Payload, *, trusted: bool) -> Document:
     return {
         **found,
         "environment": payload.environment,
+        "runbook": runbook.pod(pod.snapshot.lifecycle, ready=pod.snapshot.ready),
         "pod_id": board.pod_id,
         "master_pid": board.master[0],
         "generation": board.generation,
@@ -45,7 +48,10 @@ def document(reader: Reader, payload: Payload, *, trusted: bool) -> Document:
             "live": sum(not worker.stuck(now, reader.limits) for worker in web),
         },
         "checks": {
-            name: _check(state, pod, now, reader.wall())
+            name: {
+                **_check(state, pod, now, reader.wall()),
+                "runbook": runbook.check(state.status, critical=state.check.critical),
+            }
             for name, state in pod.snapshot.states.items()
         },
         "workers": [worker_document(worker, reader) for worker in workers],

@@ -107,6 +107,14 @@ def _todo(code: str) -> Markup:
     )
 
 
+def _section(where: str) -> Markup:
+    """A section of the runbook: a link where it is published, else where to find it."""
+    text = escape(where)
+    if not where.startswith(("http://", "https://")):
+        return Markup(f"<code>{text}</code>")  # noqa: S704 - escaped above
+    return Markup(f'<a href="{text}" rel="noreferrer">runbook</a>')  # noqa: S704 - escaped above
+
+
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(_HERE),
     autoescape=True,
@@ -114,5 +122,5 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     undefined=StrictUndefined,
 )
-_ENVIRONMENT.filters.update(span=span, spark=spark, advice=_todo)
+_ENVIRONMENT.filters.update(span=span, spark=spark, advice=_todo, section=_section)
 _TEMPLATE = _ENVIRONMENT.get_template("page.html")

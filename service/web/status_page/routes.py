@@ -18,7 +18,7 @@ status_page_bp = Blueprint("status_page", __name__)
 def _view() -> Response:
     here = health()
     answers = here.answers
-    found = document(answers.reader, answers.payload, trusted=here.trusted())
+    found = document(answers.reader, answers.payload, here.runbook, trusted=here.trusted())
     body = render(found, events=here.events)
     headers = {
         "Content-Type": HTML,
