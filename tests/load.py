@@ -158,7 +158,7 @@ class Grip:
     def __init__(self, sock: socket.socket, let_go: Callable[[], bool]) -> None:
         self.sock = sock
         self.let_go = let_go
-        sock.setblocking(False)
+        sock.settimeout(0)
 
     def send(self, data: bytes) -> None:
         """Sends what there is room for.
