@@ -123,10 +123,11 @@ def test_one_body_for_each_publication(make_pod: Callable[..., Pod]) -> None:
         _no_contradiction({path: answer.json for path, answer in each.answers.items()})
         statuses = {path: each.answers[path].status for path in ("/health", SIMPLE, READINESS)}
         assert len(set(statuses.values())) == 1, statuses
+    expiry = expiries(pod)
     for path, answer in seen.answers:
         assert violations(path, answer.status, answer.headers, answer.body) == []
         if path == SYSTEM:
-            _not_older_than_the_bound(answer.data, expiries(pod))
+            _not_older_than_the_bound(answer.data, expiry)
 
 
 def _one_body_each(rounds: list[Round]) -> None:
