@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+OWN = Path(sys.executable).parent
 PACKAGES = {
     "redis-server": "redis-server",
     "nginx": "nginx",
@@ -17,8 +19,10 @@ PACKAGES = {
     "chromium": "chromium",
     "groff": "groff-base",
 }
-# Where Debian puts what only an administrator starts.
-PATH = f"{os.environ['PATH']}:/usr/sbin"
+# Where Debian puts what only an administrator starts; and not where wheels put their programs.
+PATH = os.pathsep.join(
+    [*(each for each in os.environ["PATH"].split(os.pathsep) if Path(each) != OWN), "/usr/sbin"]
+)
 
 
 def missing() -> list[str]:

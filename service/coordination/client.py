@@ -63,7 +63,7 @@ class Deadline:
         self._clock = clock
         self._at = clock()
         self._fixed = False
-        self._aborted = False
+        self.aborted = False
         self._socket: socket.socket | None = None
 
     def begin(self) -> None:
@@ -101,7 +101,7 @@ class Deadline:
 
     def left(self) -> float:
         """Seconds left, 0 when there are none."""
-        return 0.0 if self._aborted else max(0.0, self._at - self._clock())
+        return 0.0 if self.aborted else max(0.0, self._at - self._clock())
 
     def some_left(self) -> float:
         """Seconds left.
@@ -110,7 +110,7 @@ class Deadline:
             ConnectionAbortedError: The call has been aborted.
             TimeoutError: There are none.
         """
-        if self._aborted:
+        if self.aborted:
             raise ConnectionAbortedError("aborted")
         left = self.left()
         if not left:
@@ -124,7 +124,7 @@ class Deadline:
 
     def abort(self) -> None:
         """End the running call now, and every later one before it begins."""
-        self._aborted = True
+        self.aborted = True
         if self._socket is not None:
             with suppress(OSError):
                 # Not SSLSocket.shutdown: it takes the TLS state from under the reader.
@@ -300,6 +300,8 @@ class _Pool(ConnectionPool):
 
     def get_connection(self, *args: Any, **options: Any) -> Connection:
         self.deadline.begin()
+        if self.deadline.aborted:
+            raise redis.ConnectionError("aborted")  # a new connection would end as out of time
         return super().get_connection(*args, **options)
 
     def follow(self, host: str, port: int) -> None:

@@ -171,6 +171,7 @@ def texts() -> Iterator[tuple[str, str]]:
     files = [ROOT / "README.md", COMPOSE, ROOT / "Dockerfile", ROOT / "gunicorn.conf.py"]
     for folder in ("docs", "deploy", "k8s", "nginx"):
         files += [path for path in sorted((ROOT / folder).rglob("*")) if path.is_file()]
+    files = [path for path in files if path.suffix != ".png"]
     for path in files:
         yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
 

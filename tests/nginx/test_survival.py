@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import psutil
 import pytest
 
 from tests.nginx.clients import APPLICATION, QUESTIONS, Tally, asking
-from tests.pod import ROOT, Pod, eventually
+from tests.pod import PATIENCE, ROOT, Pod, eventually
 from tests.servers.nginx import PROGRAMS, Nginx, binary
 
 READINESS = "/api/system/health/readiness"
@@ -160,3 +161,54 @@ def test_freeze_of_all_workers_of_a_pod(pods: list[Pod], fronts: dict[str, Nginx
         )
         pod.wait_for(200, READINESS)
         in_use(pod, fronts)
+
+
+def test_freeze_of_a_whole_pod(pods: list[Pod], fronts: dict[str, Nginx]) -> None:
+    """Its kernel goes on accepting connections, and no master replaces anybody.
+
+    With the time limits that are shipped, so that a GET of the application may take 35 s.
+    """
+    pod = pods[0]
+    address = f"127.0.0.1:{pod.port}"
+    with traffic(pods, fronts, planned=False) as tallies:
+        retried = {name: retries(front, address) for name, front in fronts.items()}
+        processes = everybody(pod)
+        for process in processes:
+            process.suspend()
+        try:
+            eventually(lambda: all(map(frozen, processes)), "it stands still")
+            eventually(
+                lambda: all(
+                    retries(front, address) > retried[name] for name, front in fronts.items()
+                ),
+                "it has cost time",
+                3 * PATIENCE,
+            )
+            asked_on(*tallies)
+        finally:
+            for process in processes:
+                process.resume()
+        pod.wait_for(200, READINESS)
+        in_use(pod, fronts)
+
+
+def retries(front: Nginx, address: str) -> int:
+    """GETs of the application that a pod had too long and another one answered."""
+    return sum(
+        line["method"] == "GET"
+        and not line["uri"].startswith("/health")
+        and line["status"] == 200
+        and line["upstream"].startswith(f"{address}, ")
+        and line["upstream_status"].startswith("504, ")
+        for line in front.accesses
+    )
+
+
+def everybody(pod: Pod) -> list[psutil.Process]:
+    """The master first, who would otherwise replace the others."""
+    master = psutil.Process(pod.pid)
+    return [master, *master.children(recursive=True)]
+
+
+def frozen(process: psutil.Process) -> bool:
+    return process.status() == psutil.STATUS_STOPPED

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from tests.pod import ROOT, Pod, eventually
 from tests.process.commands import document, run
 
@@ -133,6 +135,32 @@ def test_drain_waits_for_requests_in_flight(make_pod: Callable[..., Pod]) -> Non
         done = run(pod, "drain", "--wait", "0.1")
         assert done.returncode == 1
         assert "1 requests are still in flight" in done.stderr
+
+
+def test_drain_works_while_every_web_worker_is_frozen(make_pod: Callable[..., Pod]) -> None:
+    """And a pod that an operator takes out because of that is out, by the listener that can."""
+    pod = make_pod("--timeout", "3600", APP_MODULE="tests.process.apps:app").start()
+    pod.wait_for(200, READINESS)
+    frozen = [worker.pid for worker in pod.workers()]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(
+            lambda: all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in frozen),
+            "they stand still",
+        )
+        assert pod.status(READINESS, health=True) == 200
+        assert run(pod, "drain").returncode == 0
+        assert pod.status(READINESS, health=True) == 503
+        assert pod.status(LIVENESS, health=True) == 200
+        assert run(pod, "undrain").returncode == 0
+        assert pod.status(READINESS, health=True) == 200
+        assert run(pod, "drain").returncode == 0
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    pod.wait_for(503, READINESS)
+    assert {worker.pid for worker in pod.workers()} == set(frozen)
 
 
 def test_maintenance_outlasts_workers(make_pod: Callable[..., Pod]) -> None:

