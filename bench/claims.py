@@ -151,5 +151,12 @@ CLAIMS = (
         "endpoints",
         15,
     ),
+    Claim(
+        "status page of 64 workers, 40 checks and 200 pods, server time",
+        "100 ms",
+        "<= 1",
+        "page",
+        1,
+    ),
     *(Claim(f"peer: {name}", BARE, "", "peers", 4, f"^{re.escape(name)}\\b") for name in PEERS),
 )

@@ -85,6 +85,7 @@ BARS = {
 # 1 is just reached.
 SHARE = "how much of what is allowed is taken: beyond 1 is missed"
 TO_TARGETS = (
+    "page",
     "own route",
     "metrics",
     "endpoints",

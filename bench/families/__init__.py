@@ -22,6 +22,7 @@ NAMES = (
     "recovery",
     "memory",
     "coordination",
+    "page",
     "peers",
     "growth",
     "hot_path",

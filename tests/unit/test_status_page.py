@@ -1,6 +1,5 @@
 """The status page without a browser: what is on it, for whom, and that nothing breaks out."""
 
-import json
 import re
 from collections.abc import Callable
 from gzip import compress
@@ -10,16 +9,18 @@ from typing import Any
 import pytest
 
 from service.advice import Runbook
-from service.health import Check, CheckState, FleetView, Phase, Result, Role, Run
+from service.health import Phase
 from service.health.snapshot import Snapshot, encode
 from service.web.payload import span
 from service.web.status_page.document import document
 from service.web.status_page.page import POLICY, render, spark
 from tests.unit import pods
-from tests.unit.pods import CLOCK, NOW, REFUSED, snapshot
+from tests.unit.large import fleet, large_reader
+from tests.unit.pods import NOW, REFUSED, snapshot
 from tests.unit.test_answers import PAYLOAD, Rig
 
 BUDGET = 60_000  # bytes
+RUNBOOK = Runbook("docs/operations.md")
 HOSTILE = "\"'><script>alert(1)</script>&`"
 Attributes = list[tuple[str, str | None]]
 VOID = {"meta", "link", "br"}
@@ -62,7 +63,7 @@ class Page(Rig):
 
     def __init__(self, **found: Any) -> None:
         super().__init__()
-        self.runbook = Runbook("docs/operations.md")
+        self.runbook = RUNBOOK
         self.board.expected = 1
         self.publish(**found)
 
@@ -202,7 +203,7 @@ def test_what_a_worker_is_doing(page: Page, change: Callable[[Page], object], st
 
 def test_nothing_that_is_shown_can_break_out(page: Page) -> None:
     """Names come from settings, the application and other pods."""
-    hostile = _fleet(1, host=HOSTILE, release=HOSTILE, failing=[HOSTILE], lifecycle=HOSTILE)
+    hostile = fleet(1, host=HOSTILE, release=HOSTILE, failing=[HOSTILE], lifecycle=HOSTILE)
     page.board.publish(1, encode(Snapshot(snapshot().states, fleet=hostile)))
     for outline in (Outline(page.html()), Outline(page.html(events=True))):
         assert outline.tags.count("script") == 1
@@ -222,64 +223,12 @@ def test_a_usual_page_is_small(page: Page) -> None:
 
 def test_a_large_pod_in_a_large_fleet() -> None:
     """64 workers, 40 checks, 200 pods: all of them are on it, and it travels small."""
-    page = large()
-    html = page.html()
+    html = render(document(large_reader(), PAYLOAD, RUNBOOK, trusted=True), events=True)
     outline = Outline(html)
     assert outline.tags.count("tr") == 3 + 64 + 40 + 200
     assert outline.tags.count("svg") == 40
     assert len(compress(html, 1)) < BUDGET / 2
     assert len(html) < 4 * BUDGET
-
-
-def large() -> Page:
-    """A page with much on it, every check with a full history."""
-    page = Page()
-    page.board = page.reader.scoreboard = type(page.board).create(
-        None, slots=65, clock=page.clock.nanoseconds, wall=page.wall
-    )
-    for number in range(64):
-        slot = page.board.slot(number)
-        slot.assign(Role.WEB, generation=0, threads=4)
-        slot.enter(Phase.READY)
-        slot.request_started()
-    states = {name: _long(f"check_number_{name}") for name in range(40)}
-    found = Snapshot({state.check.name: state for state in states.values()}, fleet=_fleet(200))
-    everything = {**snapshot().states, **found.states}
-    chosen = dict(list(everything.items())[:40])
-    page.board.publish(1, encode(Snapshot(chosen, fleet=found.fleet)))
-    page.board.serve(NOW)
-    return page
-
-
-def _long(name: str) -> CheckState:
-    state = CheckState.initial(Check(name))
-    for count in range(40):
-        result = Result.failed("connection_refused") if count % 3 else Result()
-        at = count - 40.0
-        state = state.observe(Run(result, CLOCK + at, NOW + at, 0.001 * count))
-    return state
-
-
-def _fleet(others: int, **about: Any) -> FleetView:
-    rows = [
-        {
-            "pod": f"{number:032x}",
-            "host": f"shop-7d4b9c6f5-{number:05d}",
-            "release": "2025.1",
-            "lifecycle": "serving",
-            "ready": number % 10 != 0,
-            "workers_ok": 4,
-            "workers_total": 4,
-            "failing": [] if number % 10 else ["database"],
-            "age_seconds": number / 10,
-            **about,
-        }
-        for number in range(others)
-    ]
-    members = {"this": f"{0:032x}", "leases": {"checks": f"{1:032x}"}, "pods": rows}
-    return FleetView(
-        seen=CLOCK, seen_at=NOW, expiry=30.0, others=others - 1, members=json.dumps(members)
-    )
 
 
 @pytest.mark.parametrize(
