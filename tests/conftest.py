@@ -22,6 +22,24 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Tests of these folders count what happens to real servers, and print it.
+COUNTING = ("tests/deploy/", "tests/kubernetes/", "tests/nginx/", "tests/process/")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what passed tests have counted: pytest itself shows it only of those that fail."""
+    counted = [
+        report
+        for report in terminalreporter.getreports("passed")
+        if report.when == "call" and report.capstdout and report.nodeid.startswith(COUNTING)
+    ]
+    if counted:
+        terminalreporter.section("counted")
+    for report in sorted(counted, key=lambda report: report.nodeid):
+        terminalreporter.line(report.nodeid, bold=True)
+        terminalreporter.line(report.capstdout.rstrip())
+
+
 @pytest.fixture(autouse=True)
 def logging_as_it_comes() -> Iterator[None]:
     """What a command has configured in this process is over with its test."""
