@@ -71,6 +71,7 @@ def _say_where(given: Settings) -> None:
     log = structlog.get_logger("service")
     web, health = f"http://localhost:{given.port}", f"http://localhost:{given.health_port}"
     log.info("is the pod well?", url=f"{web}/health")
+    log.info("a page for people", url=f"{health}/status")
     log.info("everything there is to know", url=f"{web}/api/system/health/detailed")
     log.info("for Prometheus", url=f"{web}/metrics")
     log.info("for probes, never starved by traffic", url=f"{health}/api/system/health/readiness")
