@@ -2,6 +2,7 @@
 # make test  the whole suite against real servers     make lock   pin every version with hashes
 # make coverage  how much of the code the suite runs    make image-test  the container image
 # make bench  figures against references, in minutes: BENCH="--quick --check"
+# make checkov  the manifests and the Dockerfile as a security scanner sees them; needs kubectl
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -9,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PEERS := $(wildcard requirements/peers/*.in)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: setup run check test coverage image-test bench lock clean
+.PHONY: setup run check test coverage image-test checkov bench lock clean
 setup: .venv/installed
 
 .venv/installed: requirements/dev.txt pyproject.toml
@@ -43,6 +44,15 @@ coverage: setup
 image-test: setup
 	$(BIN)/python scripts/image_test.py
 
+checkov: .checkov/installed
+	.checkov/bin/checkov --directory k8s --framework kustomize --compact --quiet --skip-download
+	.checkov/bin/checkov --file Dockerfile --framework dockerfile --compact --quiet --skip-download
+
+.checkov/installed: requirements/checkov.txt
+	$(PYTHON) -m venv .checkov
+	.checkov/bin/pip install --quiet --require-hashes -r requirements/checkov.txt
+	touch $@
+
 bench: .venv/bench
 	$(BIN)/python -m bench $(BENCH)
 
@@ -54,7 +64,8 @@ lock: setup
 	$(COMPILE) --extra embedded -o requirements/base.txt pyproject.toml
 	$(COMPILE) --extra embedded --group dev -o requirements/dev.txt pyproject.toml
 	$(COMPILE) --group bench -c requirements/dev.txt -o requirements/bench.txt
+	$(COMPILE) -o requirements/checkov.txt requirements/checkov.in
 	for peer in $(PEERS:.in=); do $(COMPILE) -c requirements/base.txt -o $$peer.txt $$peer.in; done
 
 clean:
-	rm -rf .venv .bench .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .bench .checkov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

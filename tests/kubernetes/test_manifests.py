@@ -180,7 +180,7 @@ def test_a_busy_pod_is_not_throttled(name: str) -> None:
 
 @each
 def test_every_exception_of_checkov_has_a_reason(name: str) -> None:
-    """``checkov -d k8s --framework kustomize`` finds nothing else; it needs its own environment."""
+    """``make checkov`` finds nothing else; it needs an environment of its own."""
     for each in objects(name):
         for key, value in each["metadata"].get("annotations", {}).items():
             assert key.startswith("checkov.io/skip")
