@@ -253,7 +253,7 @@ def test_a_drawing_says_in_words_what_it_shows() -> None:
         {"duration_ms": 2000.0, "status": "unhealthy"},
     ]
     drawn = spark(runs)
-    assert 'aria-label="3 runs: 1 failed, median 3.00 ms, longest 2000.00 ms"' in drawn
+    assert 'aria-label="newest runs: 3, failed: 1, median 3.00 ms, longest 2000.00 ms"' in drawn
     assert drawn.count("<path") == 3
     heights = [int(height) for height in re.findall(r"v-(\d+)", drawn)]
     assert heights[0] < heights[1] < heights[2] == 20

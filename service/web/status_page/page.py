@@ -86,7 +86,10 @@ def spark(runs: list[dict[str, Any]]) -> Markup:
         at = _WIDTH - _STEP * (len(runs) - number) + _STEP // 2
         lines[_KINDS[run["status"]]].append(f"M{at} {_HEIGHT}v-{height}")
     failed = len(lines["failed"])
-    words = f"{len(runs)} runs: {failed} failed, median {usual:.2f} ms, longest {longest:.2f} ms"
+    words = (
+        f"newest runs: {len(runs)}, failed: {failed}, "
+        f"median {usual:.2f} ms, longest {longest:.2f} ms"
+    )
     paths = "".join(
         f'<path{f" class={kind}" if kind else ""} d="{"".join(each)}"/>'
         for kind, each in lines.items()
