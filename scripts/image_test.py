@@ -1,6 +1,9 @@
-"""Builds the image and runs it as Kubernetes would. Needs root, buildah, podman and runc.
+"""Builds the image and runs it as Kubernetes would. Needs root, and podman or buildah.
 
-    make image-test        apt-get install buildah podman runc debootstrap
+    make image-test        apt-get install podman runc debootstrap
+
+podman does all of it, with runc if that is there. buildah alone builds the same image and runs
+what is in it, but can take nothing away from a process: no capabilities, no right to write.
 
 The base is the Dockerfile's own where a registry can be reached. Where none can, Debian's Python
 is made into a stand-in by debootstrap, once, in a minute and 300 MB. Everything is kept in
@@ -22,15 +25,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).parent.parent
 STORE = Path("/var/tmp/mingus-health-image")  # noqa: S108 - outside the checkout: it is a whole system
 IMAGE = "localhost/mingus-health:test"
 STAND_IN = "localhost/mingus-base:bookworm"
-TOOLS = ("buildah", "podman", "runc")
 PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 PREFIX = "/api/system/health"
 WEB, HEALTH = 25003, 25004
+USER = 10001
 OK, UNAVAILABLE = 200, 503
 DRAIN = 4
 PATIENCE = 60.0
@@ -64,7 +70,7 @@ def check(what: str, right: object) -> None:
 
 
 class Images:
-    """buildah and podman with a store of their own, which they need no kernel support for.
+    """podman or buildah with a store of its own, which it needs no kernel support for.
 
     Args:
         store: Directory for everything they write.
@@ -72,32 +78,41 @@ class Images:
 
     def __init__(self, store: Path) -> None:
         self.store = store
+        self.runs = shutil.which("podman") is not None
         self._where = (
             *("--root", str(store / "root"), "--runroot", str(store / "run")),
             *("--storage-driver", "vfs"),
         )
 
+    def command(self, *arguments: str) -> list[str]:
+        """A command of buildah's."""
+        return ["buildah", *self._where, *arguments]
+
     def buildah(self, *arguments: str) -> str:
         """Runs buildah."""
-        return run("buildah", *self._where, *arguments)
+        return run(*self.command(*arguments))
 
     def podman(self, *arguments: str) -> str:
         """Runs podman."""
         # crun and systemd's control groups fail on hosts with both versions of those.
-        engine = ("--cgroup-manager=cgroupfs", "--runtime", "runc")
-        return run("podman", *self._where, *engine, *arguments)
+        runtime = ("--runtime", "runc") if shutil.which("runc") else ()
+        return run("podman", *self._where, "--cgroup-manager=cgroupfs", *runtime, *arguments)
+
+    def either(self, *arguments: str) -> str:
+        """Runs whichever there is, for what both can do."""
+        return (self.podman if self.runs else self.buildah)(*arguments)
 
     def base(self) -> str:
         """An image with Python: the Dockerfile's own, or a stand-in."""
         text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
         own = next(line[9:] for line in text.splitlines() if line.startswith("ARG BASE="))
         try:
-            self.podman("pull", "--quiet", f"docker.io/library/{own}")
+            self.either("pull", "--quiet", f"docker.io/library/{own}")
         except FailedError:
             pass
         else:
             return f"docker.io/library/{own}"
-        if not self.podman("images", "--quiet", STAND_IN).strip():
+        if STAND_IN.partition(":")[0] not in self.either("images"):
             self._make_stand_in()
         return STAND_IN
 
@@ -109,7 +124,12 @@ class Images:
         run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(rootfs))
         (rootfs / "usr" / "bin" / "python").symlink_to("python3")
         run("tar", "-C", str(rootfs), "-cf", str(archive), ".")
-        self.podman("import", str(archive), STAND_IN)
+        if self.runs:
+            self.podman("import", str(archive), STAND_IN)
+        else:
+            container = self.buildah("from", "scratch").strip()
+            self.buildah("add", "--quiet", container, str(archive), "/")
+            self.buildah("commit", "--quiet", "--rm", container, STAND_IN)
         shutil.rmtree(rootfs)
         archive.unlink()
 
@@ -122,12 +142,20 @@ class Images:
         ]
         mounted = [Path("/etc/ssl/certs"), Path(os.environ.get("PIP_FIND_LINKS", "/nowhere"))]
         volumes = [f"--volume={path}:{path}:ro" for path in mounted if path.is_dir()]
-        self.buildah(
-            *("bud", "--isolation", "chroot", "--network", "host", "--pull-never"),
+        self.either(
+            *("build", "--isolation", "chroot", "--network", "host", "--pull=never"),
             # The other format has no HEALTHCHECK.
             *("--format", "docker", "--build-arg", f"BASE={base}"),
             *(*passed, *volumes, "--tag", IMAGE, str(ROOT)),
         )
+
+    def config(self) -> dict[str, Any]:
+        """What the image says of itself."""
+        if self.runs:
+            (image,) = json.loads(self.podman("inspect", IMAGE))
+            return {"Healthcheck": image["Healthcheck"], **image["Config"]}
+        image = json.loads(self.buildah("inspect", "--type", "image", IMAGE))
+        return dict(image["Docker"]["config"])
 
     @contextmanager
     def container(self, *options: str, **settings: str) -> Iterator[str]:
@@ -183,11 +211,10 @@ def started() -> float:
 
 def look_at_the_image(images: Images) -> None:
     """What the image says of itself."""
-    (image,) = json.loads(images.podman("inspect", IMAGE))
-    config = image["Config"]
+    config = images.config()
     check("a number as user", config["User"] == "10001:10001")
     check("entry point without a shell", config["Entrypoint"] == ["mingus-health", "serve"])
-    test = image["Healthcheck"]["Test"]
+    test = config["Healthcheck"]["Test"]
     wanted = ["CMD", "mingus-health", "check", "--kind", "liveness"]
     check("health check without a shell", test == wanted)
     check("both ports", set(config["ExposedPorts"]) == {"5003/tcp", "5004/tcp"})
@@ -276,15 +303,66 @@ def look_at_an_application(images: Images) -> None:
         check("an application in /app", get("/products", WEB) == OK)
 
 
+def look_at_a_process(images: Images) -> None:
+    """What buildah can show: that it starts as its user, answers, drains and ends."""
+    container = images.buildah("from", "--pull-never", IMAGE).strip()
+    settings = {"PORT": WEB, "HEALTH_PORT": HEALTH, "HEALTH_DRAIN_SECONDS": DRAIN}
+    given = [f"--env={name}={value}" for name, value in settings.items()]
+    command = [*given, container, "--", *images.config()["Entrypoint"]]
+    log = images.store / "log"
+    with (
+        log.open("w") as output,
+        subprocess.Popen(  # noqa: S603
+            images.command("run", "--isolation", "chroot", *command),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            say("it starts without any setting", f"{started():.1f} s")
+            look_at_its_end(process)
+        except FailedError:
+            sys.stderr.write(log.read_text()[-4000:])
+            raise
+        finally:
+            if process.poll() is None:
+                for each in psutil.Process(process.pid).children(recursive=True):
+                    each.kill()
+                process.kill()
+                process.wait()
+            images.buildah("rm", container)
+    say("not tried without podman: read-only root, no capabilities, restart over what is left")
+
+
+def look_at_its_end(process: subprocess.Popen[bytes]) -> None:
+    """The user it runs as, its probes, and a SIGTERM to its master."""
+    served = [
+        each
+        for each in psutil.Process(process.pid).children(recursive=True)
+        # Not the one of buildah's that stands before it, by the user it becomes.
+        if each.uids().real == USER and "python" in Path(each.exe()).name
+    ]
+    check(f"Uid {USER}", served)
+    for port in (WEB, HEALTH):
+        for kind in ("startup", "liveness", "readiness"):
+            check(f"{kind} on port {port}", get(f"{PREFIX}/{kind}", port) == OK)
+    begun = time.monotonic()
+    served[0].terminate()
+    late = wait("readiness says no", lambda: get(f"{PREFIX}/readiness") == UNAVAILABLE)
+    say("SIGTERM: not ready", f"after {late:.2f} s")
+    check("SIGTERM: ended by itself", process.wait(PATIENCE) == 0)
+    lasted = time.monotonic() - begun
+    check(f"SIGTERM: it drained, and ended after {lasted:.1f} s", DRAIN <= lasted < DRAIN + 30)
+
+
 def main() -> int:
     """Builds, runs, looks."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--base", help="image with Python to build on")
     parser.add_argument("--store", type=Path, default=STORE)
     options = parser.parse_args()
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing or os.geteuid():
-        sys.stderr.write(f"needs root and {', '.join(missing or TOOLS)}\n")
+    if os.geteuid() or not any(map(shutil.which, ("podman", "buildah"))):
+        sys.stderr.write("needs root, and podman or buildah\n")
         return 2
     options.store.mkdir(parents=True, exist_ok=True)
     images = Images(options.store.resolve())
@@ -294,9 +372,12 @@ def main() -> int:
         images.build(base)
         say("it builds", f"on {base}, {time.monotonic() - begun:.0f} s")
         look_at_the_image(images)
-        look_at_a_pod(images)
-        look_at_a_restart(images, options.store / "volume")
-        look_at_an_application(images)
+        if images.runs:
+            look_at_a_pod(images)
+            look_at_a_restart(images, options.store / "volume")
+            look_at_an_application(images)
+        else:
+            look_at_a_process(images)
     except FailedError as error:
         sys.stderr.write(f"{error}\n")
         return 1
