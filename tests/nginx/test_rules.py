@@ -174,7 +174,14 @@ def test_details_are_limited_and_nothing_else(nginx: Nginx) -> None:
     def hammered(path: str, source: str = MONITORING) -> Counter[int]:
         return Counter(nginx.get(path, source=source)[0] for _ in range(60))
 
-    limited = hammered("/health/detailed")
+    # Earlier tests may have used the allowance up: it takes a tenth of a second to have some again.
+    limited: Counter[int] = Counter()
+
+    def both() -> bool:
+        limited.update(hammered("/health/detailed"))
+        return {200, 429} <= set(limited)
+
+    eventually(both, "some are answered and some are refused")
     assert set(limited) == {200, 429}, limited
     for path in ("/health", "/api/system/health/readiness", "/metrics", "/", "/nginx-health"):
         assert set(hammered(path)) == {200}
