@@ -47,6 +47,16 @@ log = structlog.get_logger(__name__)
 EMBEDDED_PATIENCE = 2.0
 
 
+def preload(settings: Settings) -> None:
+    """Import what processes with these settings are going to need. Before any fork.
+
+    Opens, starts and looks up nothing, and imports nothing of the application's.
+    """
+    assembly.preload(settings)
+    if settings.startup_tasks is not None:
+        from service import startup  # noqa: F401, PLC0415 - see _startup
+
+
 def web(settings: Settings, board: Scoreboard, slot: Slot) -> Front:
     """What a web worker serves: the health routes beside the user's application.
 

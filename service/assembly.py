@@ -10,6 +10,7 @@ from service.checks import Probes, definitions, limits, registered
 from service.coordination.client import connect
 from service.health import Check, Probe, Teller
 from service.metrics import Instruments
+from service.probes import drivers
 from service.probes.application import ApplicationProbe
 from service.probes.database import DatabaseProbe
 from service.probes.redis import Limits, RedisProbe
@@ -24,6 +25,21 @@ if TYPE_CHECKING:
 # Of its time limit a probe takes only so much, so that it can say itself what it found until
 # then; the monitor's limit is for the probe that cannot.
 OWN_SHARE = 0.95
+
+
+def preload(settings: Settings) -> None:
+    """Import what the probes and webhooks of these settings import when they are made or run.
+
+    Args:
+        settings: What the environment says.
+    """
+    if settings.database_url is not None:
+        drivers.preload(settings.database_url.get_secret_value())
+    checks = definitions(settings, redis=False)
+    if any(check.name in PROVIDERS and not check.unconfigured for check in checks):
+        from service.probes import providers  # noqa: F401, PLC0415 - see _provider_probe
+    if _has_webhooks(settings):
+        from service import webhooks  # noqa: F401, PLC0415 - see notifier
 
 
 def probes(settings: Settings, board: Scoreboard, redis_url: str | None) -> Probes:
@@ -116,7 +132,7 @@ def notifier(settings: Settings, board: Scoreboard, instruments: Instruments) ->
         board: The pod's scoreboard.
         instruments: Where messages are counted.
     """
-    if settings.health_webhook_url is None and settings.health_slack_webhook_url is None:
+    if not _has_webhooks(settings):
         return None
     # Here, because an HTTP client is only paid for by a pod that has somebody to tell.
     from service import webhooks  # noqa: PLC0415
@@ -140,6 +156,11 @@ def notifier(settings: Settings, board: Scoreboard, instruments: Instruments) ->
     teller = Teller(board.pod_id, settings.health_webhook_min_interval_seconds)
     instruments.declare_webhooks(target.name for target in targets)
     return Notifier(targets, teller, instruments.notified)
+
+
+def _has_webhooks(settings: Settings) -> bool:
+    urls = settings.health_webhook_url, settings.health_slack_webhook_url
+    return any(url is not None for url in urls)
 
 
 def _resources_probe(settings: Settings, _check: Check) -> ResourcesProbe:

@@ -5,8 +5,11 @@ listener. There is exactly one current health worker for each generation: respaw
 the last one TTOU would take, and on a stop the last to leave.
 
 The first line of each hook says in which process it runs. None raises once the server is up:
-an exception in the arbiter would take the whole of it down. The arbiter imports this module
-once and keeps it over a HUP, so it imports nothing of the application.
+an exception in the arbiter would take the whole of it down.
+
+The arbiter imports the service, and the libraries its settings call for, before it forks: the
+workers share that memory, and a respawned one is there at once. It keeps all of it over a HUP.
+Of the application it imports nothing: every worker does that for itself.
 """
 
 import functools
@@ -26,8 +29,9 @@ from typing import Any
 
 from gunicorn.errors import AppImportError
 
-from service import response, scoreboard, settings
+from service import app, pools, response, scoreboard, settings
 from service.health import Phase, Role
+from service.metrics import prepare
 from service.scoreboard import Scoreboard
 from service.web_worker import become_web_worker, turn_away
 from service.worker import RENDERERS, become_health_worker
@@ -104,7 +108,7 @@ def _seat(worker: Any) -> Seat | None:
 
 
 def on_starting(server: Any) -> None:
-    """Arbiter, before it listens; a USR2's new master too. Makes what the workers share.
+    """Arbiter, before it listens; a USR2's new master too. Has what the workers will share.
 
     The one hook that may raise: a server that cannot share its state must not start.
     """
@@ -123,11 +127,10 @@ def on_starting(server: Any) -> None:
     except (OSError, scoreboard.ScoreboardError) as error:
         _refuse(f"RUN_DIR: {error}")
     server.board.expected = server.num_workers - 1
+    app.preload(SETTINGS)
 
 
 def _make_shared_state(*, upgraded_from: int) -> Scoreboard:
-    from service.metrics import prepare  # noqa: PLC0415 - the arbiter needs it only here
-
     directory = SETTINGS.directory
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     # A name of our own choice, under /tmp, anybody may have taken before us.
@@ -312,8 +315,6 @@ def _wait_for_turn(worker: Any, seat: Seat) -> None:
 
 
 def _build(worker: Any, seat: Seat) -> None:
-    from service import app  # noqa: PLC0415 - only after the fork: a HUP brings new code
-
     # Read anew: a secret's file may have changed since the arbiter read it.
     given, slot = settings.load(), seat.board.slot(seat.number)
     if seat.role is Role.WEB:
@@ -341,8 +342,6 @@ def post_worker_init(worker: Any) -> None:
 
 def _beating(worker: Any, slot: scoreboard.Slot) -> Callable[[], None]:
     """Web worker. The main loop's sign of life to the arbiter, and now to the pod."""
-    from service import pools  # noqa: PLC0415 - only after the fork
-
     notify, last = worker.notify, 0
 
     def notify_and_beat() -> None:

@@ -113,6 +113,12 @@ def parsed(url: str) -> Address:
     return Address(None, found, (found.password or "", *map(str, in_query)))
 
 
+def preload(url: str) -> None:
+    """Import what a session with this database needs: psycopg, or SQLAlchemy and no driver."""
+    with suppress(CheckFailed):  # which the first run will say
+        parsed(url)
+
+
 def driver_of(address: Address, timeout: float) -> Driver:
     """The way to a database; its statements take at most ``timeout`` seconds.
 

@@ -166,7 +166,7 @@ def test_redis_by_tls(make_pod: Callable[..., Pod]) -> None:
             pod.wait_for(200, "/health")
             answer = pod.get("/health/redis")
             assert (answer.status, answer.json["status"]) == (200, "healthy")
-        names = {pod.get(FLEET).data["this_pod"] for pod in pods}
+        names = {pod.board.pod_id for pod in pods}
         for pod in pods:
             eventually(
                 lambda pod=pod: {row["pod"] for row in pod.get(FLEET).data["pods"]} == names,

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service.health import Phase, Role
@@ -73,6 +74,74 @@ def test_what_cannot_start_says_why_in_one_line(
     assert _end(pod) == status
     assert line in pod.log
     assert "Traceback" not in pod.log
+
+
+POSTGRESQL = {"DATABASE_URL": "postgresql://shop@127.0.0.1:9/shop"}
+PROVIDER = {"STRIPE_SECRET_KEY": "sk_test_of_nobody", "STRIPE_API_BASE": "http://127.0.0.1:9"}
+WEBHOOK = {"HEALTH_SLACK_WEBHOOK_URL": "http://127.0.0.1:9/"}
+# What each library maps into a process, and into no other's.
+MAPPED = {
+    "psycopg": "psycopg_binary",
+    "sqlalchemy": "/sqlalchemy/",
+    "requests": "/charset_normalizer/",
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "libraries"),
+    [
+        pytest.param({}, set(), id="nothing"),
+        pytest.param(POSTGRESQL, {"psycopg"}, id="postgresql"),
+        pytest.param({"DATABASE_URL": "sqlite://"}, {"sqlalchemy"}, id="sqlite"),
+        pytest.param(PROVIDER, {"requests"}, id="a provider"),
+        pytest.param(WEBHOOK, {"requests"}, id="a webhook"),
+        pytest.param({"DATABASE_URL": "no:url"}, {"sqlalchemy"}, id="no url"),
+    ],
+)
+def test_the_master_has_what_its_workers_share_and_opens_nothing(
+    make_pod: Callable[..., Pod], settings: dict[str, str], libraries: set[str]
+) -> None:
+    pod = make_pod(**settings).launch()
+    eventually(lambda: pod.status(LIVENESS, health=True) == 200, "it is up")
+    maps = Path(f"/proc/{pod.pid}/maps").read_text()
+    assert {name for name, part in MAPPED.items() if part in maps} == libraries
+    master = psutil.Process(pod.pid)
+    assert master.num_threads() == 1
+    assert {each.status for each in master.net_connections("tcp")} == {psutil.CONN_LISTEN}
+
+
+SHOP = """
+import os
+from service import Check, StartupTask
+
+with open(os.environ["HOME"] + "/imports", "a") as imports:
+    imports.write(f"{os.getpid()}\\n")
+
+def app(environ, start_response):
+    start_response("204 No Content", [])
+    return []
+
+def checks():
+    return {Check("stock"): lambda: None}
+
+def tasks():
+    return {StartupTask("warm", once="pod"): lambda: None}
+"""
+
+
+def test_the_master_imports_nothing_of_the_applications(
+    make_pod: Callable[..., Pod], tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    pod = make_pod(
+        PYTHONPATH=str(tmp_path),
+        APP_MODULE="shop:app",
+        HEALTH_CHECKS="shop:checks",
+        STARTUP_TASKS="shop:tasks",
+    ).start()
+    importers = {int(line) for line in (pod.directory / "imports").read_text().split()}
+    assert {each.pid for role in Role for each in pod.workers(role)} <= importers
+    assert pod.pid not in importers
 
 
 @pytest.mark.parametrize("variable", ["PORT", "HEALTH_PORT"])
