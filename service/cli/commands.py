@@ -166,25 +166,25 @@ def _looking(commands: _Commands) -> None:
         metavar="SECONDS",
         help="from one look to the next; 1 unless said otherwise",
     )
-    for command in (status, watch):
-        command.add_argument(
-            "--url",
-            metavar="URL",
-            help="ask the pod at this address over HTTP, with the token of HEALTH_DETAILS_TOKEN",
-        )
-        _limit(command, 5, "for the answers of a URL")
     commands.add(
         "workers",
         "show what each worker process is doing",
         {0: "progress", 1: "none"} | NO_ANSWER,
         ["", "--json"],
     )
-    commands.add(
+    fleet = commands.add(
         "fleet",
         "show every pod of the fleet, who holds which lease, and what fails elsewhere",
         {0: "fresh, or alone", 1: "stale"} | NO_ANSWER,
-        ["", "--json"],
+        ["", "--json", "--url http://10.0.0.11:5004"],
     )
+    for command in (status, watch, fleet):
+        command.add_argument(
+            "--url",
+            metavar="URL",
+            help="ask the pod at this address over HTTP, with the token of HEALTH_DETAILS_TOKEN",
+        )
+        _limit(command, 5, "for the answers of a URL")
     explain = commands.add(
         "explain",
         "show what a check asks, what it found, and what to do",

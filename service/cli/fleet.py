@@ -1,11 +1,16 @@
-"""``fleet``: the pods that share a Redis, as this one last saw them."""
+"""``fleet``: the pods that share a Redis, as one of them last saw them.
+
+Seen through that pod's scoreboard, or over HTTP with ``--url``.
+"""
 
 import argparse
 from typing import Any
 
 from service import settings
 from service.cli import pod as pods
-from service.cli.output import columns, pairs, show, yes
+from service.cli.output import UNDISCLOSED, columns, pairs, show, yes
+from service.cli.remote import Remote
+from service.health import Scope
 from service.health.pod import UNREADABLE
 from service.scoreboard import ScoreboardError
 from service.settings import Settings
@@ -19,9 +24,13 @@ ID_DIGITS = 12
 def run(options: argparse.Namespace) -> int:
     """Shows the fleet; 0 when the view is fresh or there is no fleet, 1 when it is stale."""
     given = settings.load()
-    found = document(given, pods.reader(given))
+    if options.url is None:
+        found = document(given, pods.reader(given))
+    else:
+        found = Remote(options.url, given, options.timeout).fleet()
     show(options, found, text(found))
-    return int(found["configured"] and not found["fresh"])
+    expected = found["configured"] or found["scope"] == Scope.FLEET
+    return int(expected and not found["fresh"])
 
 
 def document(given: Settings, reader: Reader) -> dict[str, Any]:
@@ -45,6 +54,8 @@ def text(found: dict[str, Any]) -> str:
     """The screen: the view, then every pod, then the checks that fail somewhere."""
     if found["scope"] == "pod":
         return f"alone: {_why_alone(found)}"
+    if found["pods"] is None:
+        return pairs([("view", _age(found)), ("pods", UNDISCLOSED)])
     hosts = {row["pod"]: row["host"] for row in found["pods"]}
     above = pairs(
         [
@@ -72,6 +83,8 @@ def text(found: dict[str, Any]) -> str:
 
 
 def _why_alone(found: dict[str, Any]) -> str:
+    if found["configured"] is None:
+        return "this pod has no configured Redis (REDIS_URL), or has not reached it yet"
     if found["configured"]:
         return "this pod has not reached the configured Redis yet; its log says why"
     return "a fleet needs a configured Redis (REDIS_URL), and this pod has none"

@@ -13,6 +13,7 @@ NO_POD = 2
 
 GAP = "  "
 NOTHING = "-"
+UNDISCLOSED = "not disclosed: HEALTH_DETAILS_TOKEN has no token that is trusted there"
 
 _COLOURS = {
     "healthy": 32,
@@ -91,7 +92,7 @@ def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def pairs(rows: Iterable[Sequence[object]]) -> str:
     """Names and what belongs to them, one pair a line."""
-    given = [(str(name), _cell(value)) for name, value in rows]
+    given = [(plain(str(name)), _cell(value)) for name, value in rows]
     width = max(len(name) for name, _ in given)
     return "\n".join(f"{name.ljust(width)}{GAP}{value}" for name, value in given)
 

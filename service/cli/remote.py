@@ -1,6 +1,6 @@
-"""A pod as its endpoints show it: what ``status`` and ``watch`` say of a URL.
+"""A pod as its endpoints show it: what ``status``, ``watch`` and ``fleet`` say of a URL.
 
-Four endpoints are asked over one connection and within one time limit, which holds from outside:
+What is asked is asked over one connection and within one time limit, which holds from outside:
 no name server that hangs and no server that drips is waited for any longer. Certificates are
 verified, redirects are not followed and no proxy is used, so the token reaches the host that was
 named and no other. It comes from HEALTH_DETAILS_TOKEN, because everybody on a host may read the
@@ -12,20 +12,27 @@ What endpoints do not say is null; what they say to trusted callers only, is nul
 import json
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from socket import SHUT_RDWR
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, FiniteFloat
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    PlainSerializer,
+)
 
 from service.advice import Runbook
 from service.cli.address import cause, split
 from service.cli.output import NoAnswer
-from service.health import CheckFailed, Lifecycle, Status
+from service.health import CheckFailed, Lifecycle, Scope, Status
 from service.health.pod import obstacle
 from service.probes.limit import Aside, Limit
 from service.settings import Settings
@@ -35,7 +42,12 @@ from service.web.payload import timestamp
 ANSWERING = (200, 503)
 LARGEST_BODY = 1024 * 1024
 
-Word = Annotated[Status, BeforeValidator({status.word: status for status in Status}.get)]
+Word = Annotated[
+    Status,
+    BeforeValidator({status.word: status for status in Status}.get),
+    PlainSerializer(lambda status: status.word),
+]
+Moment = Annotated[AwareDatetime, PlainSerializer(lambda moment: timestamp(moment.timestamp()))]
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
@@ -101,6 +113,38 @@ class _Startup(BaseModel):
     tasks: dict[str, _Task] | None
 
 
+class _FleetCheck(BaseModel):
+    status: Word
+    failing_elsewhere: int
+    origin: Literal["local", "shared"] | None
+
+
+class _Member(BaseModel):
+    pod: str
+    host: str | None
+    release: str | None
+    lifecycle: str | None
+    ready: bool | None
+    workers_ok: int | None
+    workers_total: int | None
+    failing: list[str] | None
+    age_seconds: FiniteFloat | None
+
+
+class _Fleet(BaseModel):
+    timestamp: AwareDatetime = Field(exclude=True)
+    scope: Scope
+    fresh: bool
+    last_sync: Moment | None
+    floor_percent: FiniteFloat | None
+    this_pod: str | None
+    pods_total: int | None
+    pods_ready: int | None
+    leases: dict[str, str | None] | None
+    checks: dict[str, _FleetCheck] | None
+    pods: list[_Member] | None
+
+
 class Remote:
     """Eyes on the pod at an address.
 
@@ -136,11 +180,22 @@ class Remote:
         Raises:
             NoAnswer: There is none, none in time, or none of a pod.
         """
+        return self._within_limit(self._document)
+
+    def fleet(self) -> dict[str, Any]:
+        """The fleet as the pod last saw it, in the keys of ``fleet``.
+
+        Raises:
+            NoAnswer: There is none, none in time, or none of a pod.
+        """
+        return self._within_limit(self._fleet)
+
+    def _within_limit(self, ask: Callable[[HTTPConnection], dict[str, Any]]) -> dict[str, Any]:
         connection = self._connection()
         limit = Limit(self._seconds, time.monotonic)
         try:
             with closing(limit):
-                return self._aside.call(lambda: self._ask(connection), limit)
+                return self._aside.call(lambda: ask(connection), limit)
         except (CheckFailed, TimeoutError):
             with suppress(OSError, AttributeError):  # ends the thread, if it has got so far
                 connection.sock.shutdown(SHUT_RDWR)
@@ -158,7 +213,13 @@ class Remote:
         context = ssl.create_default_context()
         return HTTPSConnection(host, port, timeout=self._seconds, context=context)
 
-    def _ask(self, connection: HTTPConnection) -> dict[str, Any]:
+    def _fleet(self, connection: HTTPConnection) -> dict[str, Any]:
+        with closing(connection):
+            found = self._get(connection, "fleet", _Fleet)
+        age = found.last_sync and _age(found.timestamp, found.last_sync)
+        return {"configured": None, "age_seconds": age, **found.model_dump(mode="json")}
+
+    def _document(self, connection: HTTPConnection) -> dict[str, Any]:
         with closing(connection):
             return document(
                 self.url,
@@ -178,7 +239,8 @@ class Remote:
             raise HTTPException(f"answers {response.status} to {path}")
         if response.length and len(body) < LARGEST_BODY:
             raise HTTPException("the answer breaks off")
-        return shape.model_validate(json.loads(body)["data"])
+        document = json.loads(body)
+        return shape.model_validate({"timestamp": document["timestamp"], **document["data"]})
 
 
 def _sendable(text: str) -> bool:
@@ -231,7 +293,7 @@ def document(
                 "response_time_ms": check.response_time_ms,
                 "error": check.error,
                 "last_check": check.last_check and timestamp(check.last_check.timestamp()),
-                "age_seconds": check.last_check and _age(detailed, check.last_check),
+                "age_seconds": check.last_check and _age(detailed.timestamp, check.last_check),
                 "critical": name in readiness.services,
             }
             for name, check in checks.items()
@@ -255,9 +317,9 @@ def _checks(services: _Services) -> dict[str, _Check]:
     }
 
 
-def _age(detailed: _Detailed, then: datetime) -> float:
+def _age(answered: datetime, then: datetime) -> float:
     """Seconds by the pod's own clock: that of whoever asks may be wrong."""
-    return round(max(0.0, (detailed.timestamp - then).total_seconds()), 1)
+    return round(max(0.0, (answered - then).total_seconds()), 1)
 
 
 def _obstacles(

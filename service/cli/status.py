@@ -10,7 +10,7 @@ from typing import Any
 from service import settings
 from service.advice import Runbook
 from service.cli import pod as pods
-from service.cli.output import NOTHING, columns, pairs, show, yes
+from service.cli.output import NOTHING, UNDISCLOSED, columns, pairs, show, yes
 from service.cli.remote import Remote
 from service.health import Role, Snapshot
 from service.settings import Settings
@@ -161,5 +161,5 @@ def _used(usage: dict[str, float | None]) -> str:
 
 def _tasks(tasks: dict[str, Any] | None) -> str:
     if tasks is None:
-        return "not disclosed: HEALTH_DETAILS_TOKEN has no token that is trusted there"
+        return UNDISCLOSED
     return ", ".join(f"{name} {task['status']}" for name, task in tasks.items())

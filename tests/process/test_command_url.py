@@ -1,4 +1,4 @@
-"""``status`` and ``watch`` of a URL: a pod over HTTP, and whatever else may answer there."""
+"""Commands that look at a URL: a pod over HTTP, and whatever else may answer there."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from service.cli import status
+from service.cli import fleet, status
 from service.cli.output import NoAnswer
 from service.cli.remote import LARGEST_BODY, Remote
 from service.settings import CHECKS, Settings
@@ -21,7 +21,9 @@ from service.web.payload import Payload
 from tests.kubernetes.servers import StepServer
 from tests.pod import Pod, eventually, free_port
 from tests.process.commands import document, refused, run, started
+from tests.servers.redis import RedisServer, binary
 from tests.unit.pods import pod
+from tests.unit.test_fleet_payload import seen
 
 READINESS = "/api/system/health/readiness"
 TOKEN = "0123456789abcdef"
@@ -106,7 +108,7 @@ def test_watch_goes_on_while_nobody_answers(make_pod: Callable[..., Pod]) -> Non
 
 def test_nobody_is_there(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(HEALTH_DETAILS_TOKEN=TOKEN)
-    for command in ("status", "watch"):
+    for command in ("status", "watch", "fleet"):
         done = run(pod, command, "--url", _url(pod))
         refused(done, f"{_url(pod)}: Connection refused")
     done = run(pod, "status", "--url", "http://nowhere.invalid")
@@ -335,3 +337,76 @@ def test_a_token_that_no_header_carries(token: str) -> None:
     with pytest.raises(NoAnswer, match="HEALTH_DETAILS_TOKEN") as refusal:
         _remote("http://localhost", health_details_token=token)
     assert TOKEN not in str(refusal.value)
+
+
+# -- the fleet
+
+FLEET = "/api/system/health/fleet"
+
+
+def _fleet_body(*, trusted: bool = True, **changed: Any) -> bytes:
+    """What a pod answers that knows two others."""
+    body: dict[str, Any] = PAYLOAD.fleet(seen(), trusted=trusted).body
+    return json.dumps({**body, "data": {**body["data"], **changed}}).encode()
+
+
+MEMBER = json.loads(_fleet_body())["data"]["pods"][0]
+
+
+def test_a_url_shows_the_fleet_that_the_scoreboard_shows(make_pod: Callable[..., Pod]) -> None:
+    with RedisServer(binary("valkey")) as redis:
+        pod = make_pod(REDIS_URL=redis.url, DATABASE_URL="sqlite://").start()
+        where = ("fleet", "--url", _url(pod))
+
+        def here() -> Any:
+            found = document(pod, "fleet")
+            return found if found["fresh"] and found["leases"].get("checks") else None
+
+        mine = eventually(here, "it has the lease")
+        theirs = document(pod, *where)
+        assert list(theirs) == list(mine)
+        for key in ("scope", "fresh", "this_pod", "pods_total", "leases", "checks"):
+            assert theirs[key] == mine[key]
+        assert theirs["pods"][0].keys() == mine["pods"][0].keys()
+        assert (mine["configured"], theirs["configured"]) == (True, None)
+        text = run(pod, *where)
+        assert (text.returncode, text.stderr) == (0, "")
+        assert re.search(rf"(?m)^{pod.board.pod_id[:12]} \(this\) ", text.stdout)
+        with redis.frozen():
+            eventually(lambda: run(pod, *where).returncode == 1, "the view is stale")
+
+
+def test_a_pod_elsewhere_that_is_alone(guarded: Pod) -> None:
+    text = run(guarded, "fleet", "--url", _url(guarded))
+    assert (text.returncode, text.stderr) == (0, "")
+    assert text.stdout.startswith("alone: this pod has no configured Redis")
+
+
+def test_what_strangers_do_not_see_of_a_fleet(server: Server) -> None:
+    server.bodies = {FLEET: _fleet_body(trusted=False)}
+    found = _remote(server.url).fleet()
+    assert found["pods"] is None
+    assert re.search(r"(?m)^pods +not disclosed", fleet.text(found))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"scope": "world"}, {"fresh": "perhaps"}, {"last_sync": "yesterday"}, {"pods": {}}),
+        *({"leases": []}, {"checks": {"redis": None}}, {"pods_total": [1]}, {"pods": [{}]}),
+        {"pods": [{**MEMBER, "age_seconds": float("inf")}]},
+    ],
+    ids=str,
+)
+def test_another_fleet_is_none(server: Server, changed: dict[str, Any]) -> None:
+    server.bodies = {FLEET: _fleet_body(**changed)}
+    with pytest.raises(NoAnswer, match="what answers there is not this service"):
+        _remote(server.url).fleet()
+
+
+def test_nothing_that_a_fleet_sends_rules_the_terminal(server: Server) -> None:
+    evil = {**MEMBER, "host": "\x1b[2J\nok", "failing": ["\x9b1m"], "pod": "\x1b]0;x\x07"}
+    server.bodies = {FLEET: _fleet_body(pods=[evil], leases={"\x1b[2J": "\x07"})}
+    shown = fleet.text(_remote(server.url).fleet())
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "?[2J?ok" in shown
