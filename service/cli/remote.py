@@ -58,16 +58,16 @@ class _Check(BaseModel):
     last_check: AwareDatetime | None = None
 
 
-class _Part(BaseModel):
+class _Resource(BaseModel):
     status: Word
     error: str | None
     usage_percent: FiniteFloat | None
 
 
 class _Resources(_Check):
-    cpu: _Part
-    memory: _Part
-    disk: _Part
+    cpu: _Resource
+    memory: _Resource
+    disk: _Resource
 
 
 class _Application(_Check):
@@ -109,8 +109,15 @@ class _Task(BaseModel):
 
 class _Startup(BaseModel):
     started: bool
-    services: dict[str, Word]
     tasks: dict[str, _Task] | None
+
+
+class _Part(BaseModel):
+    passed: bool
+
+
+class _Twin(BaseModel):
+    checks: dict[str, _Part]
 
 
 class _FleetCheck(BaseModel):
@@ -228,10 +235,14 @@ class Remote:
                 self._get(connection, "readiness", _Readiness),
                 self._get(connection, "liveness", _Liveness),
                 self._get(connection, "startup", _Startup),
+                _Twin.model_validate(self._fetch(connection, "/startupz")),
             )
 
     def _get(self, connection: HTTPConnection, name: str, shape: type[Answer]) -> Answer:
-        path = f"{PREFIX}/{name}"
+        document = self._fetch(connection, f"{PREFIX}/{name}")
+        return shape.model_validate({"timestamp": document["timestamp"], **document["data"]})
+
+    def _fetch(self, connection: HTTPConnection, path: str) -> Any:
         connection.request("GET", f"{self._parts.path}{path}", headers=self._headers)
         response = connection.getresponse()
         body = response.read(LARGEST_BODY)
@@ -239,8 +250,7 @@ class Remote:
             raise HTTPException(f"answers {response.status} to {path}")
         if response.length and len(body) < LARGEST_BODY:
             raise HTTPException("the answer breaks off")
-        document = json.loads(body)
-        return shape.model_validate({"timestamp": document["timestamp"], **document["data"]})
+        return json.loads(body)
 
 
 def _sendable(text: str) -> bool:
@@ -254,6 +264,7 @@ def document(
     readiness: _Readiness,
     liveness: _Liveness,
     startup: _Startup,
+    awaited: _Twin,
 ) -> dict[str, Any]:
     """The keys of ``status`` from what endpoints say."""
     application, resources = detailed.services.application, detailed.services.system_resources
@@ -280,7 +291,7 @@ def document(
             "startup": startup.started,
             "overall": detailed.overall_status.word,
         },
-        "obstacles": list(_obstacles(detailed.lifecycle, checks, readiness, startup)),
+        "obstacles": list(_obstacles(detailed.lifecycle, checks, readiness, startup, awaited)),
         "runbook": runbook.pod(detailed.lifecycle, ready=readiness.ready),
         "tasks": startup.tasks
         and {
@@ -323,13 +334,19 @@ def _age(answered: datetime, then: datetime) -> float:
 
 
 def _obstacles(
-    lifecycle: Lifecycle, checks: dict[str, _Check], readiness: _Readiness, startup: _Startup
+    lifecycle: Lifecycle,
+    checks: dict[str, _Check],
+    readiness: _Readiness,
+    startup: _Startup,
+    awaited: _Twin,
 ) -> Iterator[str]:
     """Why the pod is not ready, in the words of ``Pod.obstacles``."""
     starting = lifecycle is Lifecycle.STARTING
     if lifecycle is not Lifecycle.SERVING:
         yield lifecycle.value
-    needed = {*readiness.services, *(startup.services if starting else ())}
+    needed = {*readiness.services}
+    if starting:
+        needed |= {name for name, part in awaited.checks.items() if not part.passed}
     for name, check in checks.items():
         first = starting and check.last_check is None
         if not check.status.passes and (name in needed or first):

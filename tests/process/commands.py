@@ -23,6 +23,15 @@ from tests.pod import ROOT, Pod
 Done = subprocess.CompletedProcess[str]
 Arguments = Sequence[str]
 
+# For a pod that must be as well at the next look as at this one, however busy the machine is.
+STEADY = {
+    "HEALTH_DATABASE_TIMEOUT_SECONDS": "30",
+    "HEALTH_REDIS_TIMEOUT_SECONDS": "30",
+    "DB_RESPONSE_WARNING_MS": "30000",
+    "REDIS_RESPONSE_WARNING_MS": "30000",
+    "HEALTH_RESOURCES_INTERVAL_SECONDS": "3600",
+}
+
 
 def command_line_of(*arguments: str) -> list[str]:
     """What starts a command."""
@@ -82,6 +91,7 @@ def refused(done: Done, *words: str, status: int = 2) -> None:
 def started(pod: Pod, *arguments: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
     """A command that goes on until the end of the block."""
     given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
+    given |= {"pipesize": 1 << 20}  # or it would stand still while the test does something else
     command = command_line_of(*arguments)
     with subprocess.Popen(command, env=pod.environ, cwd=ROOT, **given) as process:
         try:

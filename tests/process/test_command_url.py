@@ -16,13 +16,19 @@ import trustme
 from service.cli import fleet, status
 from service.cli.output import NoAnswer
 from service.cli.remote import LARGEST_BODY, Remote
+from service.health import Lifecycle
+from service.health import Pod as State
 from service.settings import CHECKS, Settings
+from service.web.endpoints import PREFIX
 from service.web.payload import Payload
+from service.web.twins import Question
 from tests.kubernetes.servers import StepServer
 from tests.pod import Pod, eventually, free_port
-from tests.process.commands import document, refused, run, started
+from tests.process.commands import STEADY, document, refused, run, started
 from tests.servers.redis import RedisServer, binary
-from tests.unit.pods import pod
+from tests.unit.fakes import after
+from tests.unit.pods import DISK_HIGH, MEMORY_CRITICAL, REFUSED, blank, failing, pod
+from tests.unit.pods import check as defined
 from tests.unit.test_fleet_payload import seen
 
 READINESS = "/api/system/health/readiness"
@@ -36,8 +42,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     """A pod that trusts a token and no network."""
     given = {"HEALTH_TRUSTED_NETWORKS": "10.0.0.0/8", "HEALTH_DETAILS_TOKEN": TOKEN}
     # Two looks one after the other must see the same, however busy the machine is.
-    given |= {f"CPU_{level}_PERCENT": "100" for level in ("WARNING", "CRITICAL")}
-    pod = Pod(tmp_path_factory.mktemp("guarded"), DATABASE_URL="sqlite://", **given)
+    pod = Pod(tmp_path_factory.mktemp("guarded"), DATABASE_URL="sqlite://", **given, **STEADY)
     with pod.start().wait_for(200, READINESS):
         yield pod
 
@@ -46,11 +51,15 @@ def _url(pod: Pod) -> str:
     return f"http://127.0.0.1:{pod.health_port}"
 
 
+def _at(url: str) -> tuple[str, ...]:
+    return ("--url", url, "--timeout", f"{PATIENT}")
+
+
 # -- a pod
 
 
 def test_a_url_shows_what_the_scoreboard_shows(guarded: Pod) -> None:
-    here, there = document(guarded, "status"), document(guarded, "status", "--url", _url(guarded))
+    here, there = document(guarded, "status"), document(guarded, "status", *_at(_url(guarded)))
     assert here.keys() == there.keys()
     for key in ("lifecycle", "verdicts", "obstacles", "tasks"):
         assert here[key] == there[key]
@@ -60,7 +69,7 @@ def test_a_url_shows_what_the_scoreboard_shows(guarded: Pod) -> None:
         assert (shown["critical"], shown["error"]) == (check["critical"], check["error"])
     assert (here["url"], there["url"]) == (None, _url(guarded))
     assert list(there["checks"]) == list(CHECKS)
-    text = run(guarded, "status", "--url", f"{_url(guarded)}/")
+    text = run(guarded, "status", *_at(f"{_url(guarded)}/"))
     assert (text.returncode, text.stderr) == (0, "")
     assert text.stdout.startswith(f"url        {_url(guarded)}\n")
     assert re.search(r"(?m)^database +healthy +- +[\d.]+ s +[\d.]+ ms +needs it$", text.stdout)
@@ -68,7 +77,7 @@ def test_a_url_shows_what_the_scoreboard_shows(guarded: Pod) -> None:
 
 
 def test_what_strangers_do_not_see_is_called_so(guarded: Pod, tmp_path: Path) -> None:
-    command = ("status", "--url", _url(guarded))
+    command = ("status", *_at(_url(guarded)))
     assert document(guarded, *command, HEALTH_DETAILS_TOKEN="")["tasks"] is None
     text = run(guarded, *command, HEALTH_DETAILS_TOKEN="")
     assert re.search(r"(?m)^tasks +not disclosed", text.stdout)
@@ -81,7 +90,7 @@ def test_what_strangers_do_not_see_is_called_so(guarded: Pod, tmp_path: Path) ->
 
 
 def test_a_pod_that_is_starting_says_why_either_way(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0").launch()
+    pod = make_pod(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0", **STEADY).launch()
     eventually(lambda: pod.status(READINESS, health=True) == 503, "it answers")
 
     def obstacles(*where: str) -> list[str]:
@@ -90,12 +99,12 @@ def test_a_pod_that_is_starting_says_why_either_way(make_pod: Callable[..., Pod]
 
     expected = ["starting", "redis unhealthy (connection_refused)"]
     eventually(lambda: obstacles() == expected, "the scoreboard says so")
-    assert obstacles("--url", _url(pod)) == expected
+    assert obstacles(*_at(_url(pod))) == expected
 
 
 def test_watch_goes_on_while_nobody_answers(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(DATABASE_URL="sqlite://").start().wait_for(200, READINESS)
-    command = ("watch", "--json", "--interval", "0.1", "--url", _url(pod))
+    command = ("watch", "--json", "--interval", "0.1", *_at(_url(pod)))
     with started(pod, *command) as watch:
         assert watch.stdout is not None
         assert watch.stderr is not None
@@ -192,15 +201,17 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def _bodies(prefix: str = "") -> dict[str, Any]:
+def _bodies(prefix: str = "", of: State | None = None) -> dict[str, Any]:
     """What a pod answers, by path."""
+    of = of or pod()
     answers = {
-        "detailed": PAYLOAD.comprehensive_detailed(pod(), trusted=True),
-        "readiness": PAYLOAD.readiness(pod(), trusted=True),
-        "liveness": PAYLOAD.liveness(pod(), trusted=True),
-        "startup": PAYLOAD.startup(pod(), trusted=True),
+        f"{PREFIX}/detailed": PAYLOAD.comprehensive_detailed(of, trusted=True),
+        f"{PREFIX}/readiness": PAYLOAD.readiness(of, trusted=True),
+        f"{PREFIX}/liveness": PAYLOAD.liveness(of, trusted=True),
+        f"{PREFIX}/startup": PAYLOAD.startup(of, trusted=True),
+        "/startupz": Question("startupz").as_document(PAYLOAD, of, trusted=True),
     }
-    return {f"{prefix}/api/system/health/{name}": each.body for name, each in answers.items()}
+    return {f"{prefix}{path}": each.body for path, each in answers.items()}
 
 
 def _sent(bodies: dict[str, Any]) -> dict[str, bytes]:
@@ -215,7 +226,31 @@ def test_a_pod_below_a_path(server: Server) -> None:
     server.bodies = _sent(_bodies("/shop/pod"))
     found = _remote(f"{server.url}/shop/pod/", health_details_token=TOKEN).document()
     assert found["verdicts"]["readiness"] is True
-    assert server.tokens == [f"Bearer {TOKEN}"] * 4
+    assert server.tokens == [f"Bearer {TOKEN}"] * 5
+
+
+STARTING = Lifecycle.STARTING
+ONCE_WELL = {"redis": after(defined("redis", critical=False, startup=True), ".xx")}
+NEVER_WELL = {"redis": after(defined("redis", critical=False, startup=True), "xx")}
+
+
+STATES = {
+    "serving": pod(),
+    "failing": failing(),
+    "no run yet": blank(),
+    "maintenance": pod(Lifecycle.MAINTENANCE),
+    "starting": pod(STARTING, database=REFUSED),
+    "disk high": pod(STARTING, system_resources=DISK_HIGH),
+    "memory critical": pod(STARTING, system_resources=MEMORY_CRITICAL),
+    "once well": pod(STARTING, states=ONCE_WELL),
+    "never well": pod(STARTING, states=NEVER_WELL),
+}
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+def test_what_keeps_a_pod_is_the_same_from_afar(server: Server, state: State) -> None:
+    server.bodies = _sent(_bodies(of=state))
+    assert _remote(server.url).document()["obstacles"] == state.obstacles
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 401, 403, 404, 500, 502])
@@ -355,11 +390,11 @@ MEMBER = json.loads(_fleet_body())["data"]["pods"][0]
 
 def test_a_url_shows_the_fleet_that_the_scoreboard_shows(make_pod: Callable[..., Pod]) -> None:
     with RedisServer(binary("valkey")) as redis:
-        pod = make_pod(REDIS_URL=redis.url, DATABASE_URL="sqlite://").start()
-        where = ("fleet", "--url", _url(pod))
+        pod = make_pod(REDIS_URL=redis.url, DATABASE_URL="sqlite://", **STEADY).start()
+        where = ("fleet", *_at(_url(pod)))
 
         def here() -> Any:
-            found = document(pod, "fleet")
+            found = json.loads(run(pod, "fleet", "--json").stdout)
             return found if found["fresh"] and found["leases"].get("checks") else None
 
         mine = eventually(here, "it has the lease")
@@ -377,7 +412,7 @@ def test_a_url_shows_the_fleet_that_the_scoreboard_shows(make_pod: Callable[...,
 
 
 def test_a_pod_elsewhere_that_is_alone(guarded: Pod) -> None:
-    text = run(guarded, "fleet", "--url", _url(guarded))
+    text = run(guarded, "fleet", *_at(_url(guarded)))
     assert (text.returncode, text.stderr) == (0, "")
     assert text.stdout.startswith("alone: this pod has no configured Redis")
 
