@@ -38,6 +38,7 @@ def well(make_pod: Make, tmp_path: Path) -> Pod:
         HEALTH_CHECKS="examples.shop:checks",
         STARTUP_TASKS="examples.shop:tasks",
         APP_RELEASE="2025.1",
+        HEALTH_DATABASE_TIMEOUT_SECONDS="30",  # no run of a busy machine fails
     )
     return pod.start().wait_for(200, READINESS)
 
@@ -100,7 +101,10 @@ def test_a_dependency_goes_and_comes_back(make_pod: Make, visit: Open) -> None:
 
 def test_a_worker_that_is_stuck(make_pod: Make, visit: Open) -> None:
     pod = make_pod(
-        APP_MODULE="tests.process.apps:app", WORKER_CLASS="sync", HEALTH_LIVENESS_STALL_SECONDS="1"
+        *("--timeout", "300"),  # nobody replaces it while it is looked at
+        APP_MODULE="tests.process.apps:app",
+        WORKER_CLASS="sync",
+        HEALTH_LIVENESS_STALL_SECONDS="1",
     )
     pod.start()
     seen = visit(url(pod))

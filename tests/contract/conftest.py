@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.contract.audit import Audit, becomes, checks, comes_to_be_well
-from tests.pod import Pod
+from tests.pod import UNHURRIED, Pod
 from tests.servers.faults import Fault, FaultProxy
 from tests.servers.postgres import PASSWORD as POSTGRES_PASSWORD
 from tests.servers.postgres import Postgres
@@ -115,6 +115,7 @@ def each_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 # How busy the machine is that runs the tests shows here only if not a moment of it is idle, and
 # only from the start on: later it would take a thousand such measurements in a row.
 CALM = {
+    **UNHURRIED,
     "CPU_WARNING_PERCENT": "100",
     "CPU_CRITICAL_PERCENT": "100",
     "HEALTH_FAILURE_THRESHOLD": "1000",

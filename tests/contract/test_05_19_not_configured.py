@@ -8,7 +8,9 @@ from tests.contract.audit import (
     BOTH,
     PREFIX,
     Audit,
+    becomes,
     checks,
+    comes_to,
     comes_to_be_entirely_well,
     comes_to_be_well,
 )
@@ -56,7 +58,7 @@ def empty(launch: Launch) -> Pod:
 def test_a_pod_with_no_variable_set_is_well(bare: Pod) -> None:
     comes_to_be_entirely_well(bare)
     assert checks(bare)["database"] == ABSENT
-    assert checks(bare)["redis"] == ("healthy", None)
+    comes_to(bare, "redis", "healthy")
     Audit(bare)()
 
 
@@ -113,9 +115,13 @@ def some(launch: Launch, servers: dict[str, dict[str, str]]) -> dict[str, Pod]:
 def test_what_is_configured_counts_and_nothing_else(some: dict[str, Pod], name: str) -> None:
     pod = served(some[name])
     comes_to_be_well(pod)
-    found = checks(pod)
-    for check in CHECKS:
-        assert found[check] == (("healthy", None) if check in SOME[name] else ABSENT), check
+    wanted = {check: ("healthy", None) if check in SOME[name] else ABSENT for check in CHECKS}
+
+    def said() -> dict[str, tuple[str, str | None]]:
+        found = checks(pod)
+        return {check: found[check] for check in CHECKS}
+
+    becomes(said, wanted, "what the pod says")
     Audit(pod)()
 
 

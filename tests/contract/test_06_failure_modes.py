@@ -14,7 +14,7 @@ import pytest
 from scripts.health_contract import parse_exposition
 from tests.contract.audit import PREFIX, Audit, agreement, becomes, checks, comes_to, services
 from tests.contract.conftest import LEDGER, ROLE, ROLE_PASSWORD, Estate, Launch, served
-from tests.pod import Pod, eventually
+from tests.pod import Answer, Pod, eventually
 from tests.servers import providers as provider
 from tests.servers.faults import Fault
 from tests.servers.providers import KEYS, RESEND, STRIPE, SUPABASE, TWILIO, Behaviour
@@ -75,15 +75,20 @@ def test_one_line_fails_and_the_others_stay_well(estate: Estate, name: str) -> N
         estate.lines[name].fault = Fault.REFUSE
         estate.say(**dict.fromkeys(hit, unhealthy("connection_refused")))
         estate.audit()
-        found = checks(estate.pod)
-        for check in {"database", "redis", *KEYS} - set(hit):
-            assert found[check][0] in ("healthy", "warning")
+        others = {"database", "redis", *KEYS} - set(hit)
+        becomes(lambda: ill(estate.pod, others), {}, "what else is wrong")
         ready = 200 if name == "providers" else 503
         for path in ("/health", "/health/detailed", f"{PREFIX}/", f"{PREFIX}/readiness"):
-            assert estate.pod.status(path) == ready
+            becomes(lambda path=path: estate.pod.status(path), ready, path)
         endpoint = "external" if name == "providers" else name
         assert estate.pod.status(f"/health/{endpoint}") == 503
         assert estate.pod.status(f"{PREFIX}/{endpoint}") == 503
+
+
+def ill(pod: Pod, names: set[str]) -> dict[str, tuple[str, str | None]]:
+    """Those of some checks that are neither healthy nor a warning."""
+    found = checks(pod)
+    return {name: found[name] for name in names if found[name][0] not in ("healthy", "warning")}
 
 
 # -- the database refuses
@@ -98,7 +103,16 @@ def wrong_database_password(estate: Estate) -> Iterator[None]:
 
 @contextmanager
 def unknown_database(estate: Estate) -> Iterator[None]:
-    estate.postgres.execute(f"ALTER DATABASE {LEDGER} RENAME TO elsewhere")
+
+    def renamed() -> bool:
+        disconnect(estate)
+        try:
+            estate.postgres.execute(f"ALTER DATABASE {LEDGER} RENAME TO elsewhere")
+        except psycopg.errors.ObjectInUse:
+            return False  # the pod was faster, and has connected again
+        return True
+
+    eventually(renamed, "nobody is in the database")
     yield
     estate.postgres.execute(f"ALTER DATABASE elsewhere RENAME TO {LEDGER}")
 
@@ -138,7 +152,11 @@ def test_the_database_refuses(estate: Estate, code: str) -> None:
             "the database check",
         )
         estate.audit()
-        assert estate.pod.get("/health/database").json["connection"]["error"] == code
+        becomes(
+            lambda: estate.pod.get("/health/database").json["connection"]["error"],
+            code,
+            "the code of the connection",
+        )
         assert verdicts(estate.pod)["/health"] == 503
 
 
@@ -154,12 +172,17 @@ def test_the_table_count_is_locked_away(estate: Estate) -> None:
     lock = "BEGIN; LOCK TABLE pg_catalog.pg_namespace IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)"
     with locking(estate, lock):
         comes_to(estate.pod, "database", "unhealthy", "timeout")
-        body = estate.pod.get("/health/database").json
-        assert (body["connection"]["status"], body["responsiveness"]["status"]) == (
-            "healthy",
-            "unhealthy",
+        becomes(
+            lambda: parts(estate.pod.get("/health/database"), "connection", "responsiveness"),
+            ["healthy", "unhealthy"],
+            "connection and responsiveness",
         )
         estate.audit()
+
+
+def parts(answer: Answer, *names: str) -> list[str]:
+    """The statuses of parts of a check."""
+    return [answer.json[name]["status"] for name in names]
 
 
 @contextmanager
@@ -213,15 +236,14 @@ def test_redis_withholds_info(estate: Estate) -> None:
     admin = estate.redis.admin
     admin.execute_command("ACL", "SETUSER", "default", "-info")
     try:
-        eventually(
-            lambda: estate.pod.get("/health/redis").json["memory_usage"]["error"],
-            "INFO is withheld",
-        )
-        body = estate.pod.get("/health/redis").json
-        assert body["memory_usage"]["status"] == "not_configured"
-        assert body["memory_usage"]["error"] == "permission_denied"
-        assert set(body["memory_usage"]["info"].values()) == {None}
-        assert body["status"] == "healthy"
+
+        def said() -> tuple[str, str, str | None, set[object]]:
+            body = estate.pod.get("/health/redis").json
+            memory = body["memory_usage"]
+            return body["status"], memory["status"], memory["error"], {*memory["info"].values()}
+
+        withheld = ("healthy", "not_configured", "permission_denied", {None})
+        becomes(said, withheld, "INFO is withheld")
         estate.audit()
     finally:
         admin.execute_command("ACL", "SETUSER", "default", "+@all", "~*")
@@ -283,11 +305,16 @@ def test_the_providers_misbehave(whole_estate: Estate, mode: str) -> None:
     whole_estate.say(**wanted)
     whole_estate.audit()
     failing = any(status == "unhealthy" for status, _ in wanted.values())
-    pod = whole_estate.pod
-    assert pod.status("/health/external") == (503 if failing else 200)
-    assert pod.status(f"{PREFIX}/external") == (503 if failing else 200)
     # No provider is critical: the pod stays what it is.
-    assert [pod.status(path) for path in ("/health", "/health/detailed", f"{PREFIX}/")] == [200] * 3
+    expected = {
+        **dict.fromkeys(("/health/external", f"{PREFIX}/external"), 503 if failing else 200),
+        **dict.fromkeys(("/health", "/health/detailed", f"{PREFIX}/"), 200),
+    }
+    becomes(
+        lambda: {path: whole_estate.pod.status(path) for path in expected},
+        expected,
+        "the HTTP statuses",
+    )
 
 
 @pytest.mark.parametrize("state", ["suspended", "closed"])

@@ -8,7 +8,7 @@ import pytest
 from tests.contract.audit import BOTH, HEALTH, PREFIX, WEB, Audit, agreement, comes_to, statuses
 from tests.contract.conftest import Estate, Launch, served
 from tests.contract.scripted import Script
-from tests.pod import Pod, eventually
+from tests.pod import UNHURRIED, Pod, eventually
 
 
 def test_frozen_servers_freeze_nothing_else(estate: Estate) -> None:
@@ -31,6 +31,9 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Script]:
         yield script
 
 
+MANY = 500
+
+
 @pytest.fixture(scope="module")
 def busy(launch: Launch, script: Script) -> Pod:
     """An application whose requests wait for the test."""
@@ -42,21 +45,25 @@ def busy(launch: Launch, script: Script) -> Pod:
             THREADS="2",
             DATABASE_URL="sqlite://",
             REDIS_EMBEDDED="off",
+            **UNHURRIED,
         )
     )
 
 
 def test_with_every_thread_busy_the_health_listener_answers(busy: Pod, script: Script) -> None:
-    """A worker takes more than it has threads for, so it takes more requests than threads."""
+    """A worker takes more than it has threads for, so it takes more requests than threads.
+
+    One that stands still for a while leaves them all to the other: they must last longer.
+    """
     waiting: list[Future[int]] = []
 
     def wait() -> int:
         return busy.get("/wait", timeout=90).status
 
-    with ThreadPoolExecutor(64) as clients:
+    with ThreadPoolExecutor(MANY) as clients:
 
         def all_busy() -> bool:
-            if len(waiting) < 64:
+            if len(waiting) < MANY:
                 waiting.append(clients.submit(wait))
             return script.waiting == 4
 

@@ -20,7 +20,7 @@ from tests.contract.audit import (
     witness,
 )
 from tests.contract.conftest import Launch
-from tests.pod import Pod, eventually
+from tests.pod import UNHURRIED, Pod, eventually
 from tests.servers.faults import Fault, FaultProxy
 from tests.servers.postgres import Postgres
 
@@ -41,8 +41,8 @@ def pods(launch: Launch, postgres: Postgres, line: FaultProxy) -> tuple[Pod, Pod
     """One that waits for its database, and one that leaves the outage to readiness."""
     url = postgres.create_database("startup").replace(f":{postgres.port}", f":{line.address[1]}")
     return (
-        launch(DATABASE_URL=url),
-        launch(DATABASE_URL=url, HEALTH_STARTUP_CHECKS="none"),
+        launch(DATABASE_URL=url, **UNHURRIED),
+        launch(DATABASE_URL=url, HEALTH_STARTUP_CHECKS="none", **UNHURRIED),
     )
 
 

@@ -4,13 +4,14 @@ import pytest
 
 from tests.contract.audit import PREFIX, Audit, comes_to
 from tests.contract.conftest import Launch, served
-from tests.pod import Pod, eventually
+from tests.pod import UNHURRIED, Pod, eventually
 from tests.servers.redis import RedisServer
 
 
 @pytest.fixture(scope="module")
 def pod(launch: Launch, each_redis: RedisServer) -> Pod:
-    return served(launch(REDIS_URL=each_redis.url, HEALTH_REDIS_INTERVAL_SECONDS="0.1"))
+    quickly = {"HEALTH_REDIS_INTERVAL_SECONDS": "0.1", **UNHURRIED}
+    return served(launch(REDIS_URL=each_redis.url, **quickly))
 
 
 def test_a_small_fragmented_server_is_healthy(pod: Pod, each_redis: RedisServer) -> None:

@@ -12,10 +12,10 @@ import pytest
 from service.health import Role
 from tests.contract.audit import BOTH, PREFIX, Audit, services
 from tests.contract.conftest import Launch, served
-from tests.pod import Pod, eventually
+from tests.pod import UNHURRIED, Pod, eventually
 from tests.servers.postgres import Postgres
 
-QUICKLY = {"HEALTH_DATABASE_INTERVAL_SECONDS": "0.1", "REDIS_EMBEDDED": "off"}
+QUICKLY = {"HEALTH_DATABASE_INTERVAL_SECONDS": "0.1", "REDIS_EMBEDDED": "off", **UNHURRIED}
 NUMBERS = ("pool_size", "checked_in", "checked_out", "overflow")
 
 

@@ -25,7 +25,7 @@ from service.health import Role
 from tests.contract.audit import BOTH, STRANGER, becomes, comes_to_be_well
 from tests.contract.audit import METRICS as PATHS
 from tests.contract.conftest import Launch, served
-from tests.pod import Answer, Pod, eventually, free_port
+from tests.pod import UNHURRIED, Answer, Pod, eventually, free_port
 
 ASKED = list(product(PATHS, BOTH))
 NINE = {
@@ -198,7 +198,7 @@ def scraping(program: str, pod: Pod, home: Path) -> Iterator[str]:
     )
     configuration = home / "prometheus.yml"
     configuration.write_text(
-        f"global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}\nscrape_configs:\n{jobs}"
+        f"global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n{jobs}"
     )
     command = [
         program,
@@ -235,12 +235,19 @@ def test_a_real_prometheus_scrapes_both_listeners(
             return [sample["value"][1] for sample in data["result"]] if data else []
 
         eventually(lambda: result("up") == ["1"] * 4, f"four targets up, not {result('up')}")
-        targets = told(f"{base}/api/v1/targets")["activeTargets"]
-        assert {(target["health"], target["lastError"]) for target in targets} == {("up", "")}
+
+        def targets() -> set[tuple[str, str]]:
+            found = told(f"{base}/api/v1/targets")["activeTargets"]
+            return {(target["health"], target["lastError"]) for target in found}
+
+        # On a busy machine a scrape may come too late; the next one is in time.
+        becomes(targets, {("up", "")}, "the targets")
         eventually(lambda: result("mingus_health_ready") == ["1"] * 4, "ready, as scraped")
-        samples = result("scrape_samples_scraped")
-        assert len(samples) == 4
-        assert all(int(count) > 100 for count in samples)
+        becomes(
+            lambda: [int(count) > 100 for count in result("scrape_samples_scraped")],
+            [True] * 4,
+            "whether there are many samples",
+        )
         # What is scraped can be stored: nothing is dropped as a duplicate or out of order.
         stored = result("scrape_samples_post_metric_relabeling")
         assert len(stored) == 4
@@ -256,7 +263,8 @@ def test_a_real_prometheus_scrapes_both_listeners(
 def mortal(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Pod:
     """One whose web workers also go of their own accord."""
     database = tmp_path_factory.mktemp("mortal") / "shop.sqlite3"
-    return served(launch("--max-requests", "150", DATABASE_URL=f"sqlite:///{database}"))
+    url = f"sqlite:///{database}"
+    return served(launch("--max-requests", "150", DATABASE_URL=url, **UNHURRIED))
 
 
 Counters = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -303,13 +311,20 @@ def test_no_counter_falls_whoever_dies(mortal: Pod) -> None:
         for _ in range(20):
             mortal.get("/health")
         memory.look()
-        before = {worker.pid for worker in mortal.workers(role)}
+        # One may be retiring: while its successor is on the way there is one less.
+        before = eventually(lambda role=role: complete(mortal, role), "all workers are there")
         os.kill(min(before), signal.SIGKILL)
         eventually(lambda role=role, before=before: replaced(mortal, role, before), "replaced")
         comes_to_be_well(mortal)
         memory.look()
     # 3 processes at first, 4 in place of the killed, and others of the retired.
     eventually(lambda: memory.look() or memory.worker_starts >= 7, "every start is counted")
+
+
+def complete(pod: Pod, role: Role) -> set[int]:
+    """The workers of a role; nobody, while they are not as many as there should be."""
+    pids = {worker.pid for worker in pod.workers(role)}
+    return pids if len(pids) == (2 if role is Role.WEB else 1) else set()
 
 
 def replaced(pod: Pod, role: Role, before: set[int]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.audit import BOTH, PREFIX, Audit, comes_to_be_well, services, witness
 from tests.contract.conftest import Launch, served
-from tests.pod import ROOT, Pod, eventually
+from tests.pod import ROOT, UNHURRIED, Pod, eventually
 
 STEPPED_CLOCK = Path(__file__).parent / "wall_clock"
 HOUR, DAY = 3600.0, 86400.0
@@ -86,6 +86,7 @@ def step(tmp_path: Path) -> Path:
 @pytest.fixture
 def pod(launch: Launch, step: Path, tmp_path: Path) -> Pod:
     """One whose wall clock the test can set."""
+    limits = {"HEALTH_DATABASE_TIMEOUT_SECONDS": "3", "HEALTH_REDIS_TIMEOUT_SECONDS": "3"}
     return served(
         launch(
             PYTHONPATH=f"{STEPPED_CLOCK}:{ROOT}",
@@ -93,6 +94,7 @@ def pod(launch: Launch, step: Path, tmp_path: Path) -> Pod:
             DATABASE_URL=f"sqlite:///{tmp_path}/shop.sqlite3",
             HEALTH_DATABASE_INTERVAL_SECONDS="0.2",
             HEALTH_REDIS_INTERVAL_SECONDS="0.2",
+            **{**UNHURRIED, **limits},
         )
     )
 
@@ -119,7 +121,7 @@ def test_a_step_of_the_wall_clock_changes_no_status(pod: Pod, step: Path) -> Non
             replacement = step.with_suffix(".new")
             replacement.write_text(str(seconds))
             replacement.rename(step)
-            go_on(pod, up, runs=16)  # of 0.2 s: longer than the results take to expire
+            go_on(pod, up, runs=26)  # of 0.2 s: longer than the results take to expire
             assert {service["status"] for service in watched(pod)} == {"healthy"}
             assert abs(clock(pod) - time.time() - seconds) < HOUR / 2, "the step was taken"
             audit()

@@ -104,8 +104,10 @@ def test_alerts_fire_and_resolve_and_the_dashboard_shows_it(make_pod: Callable[.
     shipped = read_yaml(PROMETHEUS / "prometheus.yml")
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer(binary("valkey")))
-        one = make_pod(REDIS_URL=redis.url, APP_MODULE="tests.process.apps:app")
-        two = make_pod(REDIS_URL=redis.url, HEALTH_LIVENESS_STALL_SECONDS="2")
+        # So long that frozen processes are still there when the last of their alerts fires.
+        patient = ("--timeout", "120")
+        one = make_pod(*patient, REDIS_URL=redis.url, APP_MODULE="tests.process.apps:app")
+        two = make_pod(*patient, REDIS_URL=redis.url, HEALTH_LIVENESS_STALL_SECONDS="2")
         two.environ["DATABASE_URL"] = f"sqlite:///{two.directory}/database.sqlite3"
         three = make_pod(REDIS_EMBEDDED="off")
         pods = [one, two, three]
@@ -126,7 +128,9 @@ def test_alerts_fire_and_resolve_and_the_dashboard_shows_it(make_pod: Callable[.
         )
         watch = Watch(prometheus)
         eventually(lambda: prometheus.value("sum(up)") == 6, "every target is scraped")
-        assert {name for name, _ in prometheus.firing()} <= {"MingusHealthCheckWarning"}
+        # A busy machine's resources warn, and fail; and it may be late with the first scrapes.
+        busy = {"MingusHealthCheckWarning", "MingusHealthOptionalCheckFailing"}
+        eventually(lambda: {name for name, _ in prometheus.firing()} <= busy, "nothing else fires")
 
         visit(one)
 

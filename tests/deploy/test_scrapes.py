@@ -95,7 +95,8 @@ class Deaths:
         """Why a scrape failed, if that is no fault of the service."""
         if any(begun <= end and start <= begun + took for start, end in self.killed[port]):
             return "its process was killed"
-        if port in self.answered and begun > self.answered[port] - 0.5:
+        # The kernel takes connections that nobody accepts any more: the scrape's end counts.
+        if port in self.answered and begun + took > self.answered[port] - 0.5:
             return "its listener is gone"
         return None
 
@@ -210,11 +211,14 @@ def check_answers(prometheus: Prometheus) -> None:
 
 def check_counters(prometheus: Prometheus) -> int:
     """No counter fell, and none was missing between two scrapes; how many samples there are."""
+    # In one query: between two of them there may be another scrape.
+    everything = prometheus.query(f'{{__name__=~"up|.+({COUNTERS})"}}{RUN}')
     scrapes = {
         (series["job"], series["instance"]): [at for at, value in series.samples if value == 1]
-        for series in prometheus.query(f"up{RUN}")
+        for series in everything
+        if series["__name__"] == "up"
     }
-    found = prometheus.query(f'{{__name__=~".+({COUNTERS})"}}{RUN}')
+    found = [series for series in everything if series["__name__"] != "up"]
     for series in found:
         moments = [at for at, _ in series.samples]
         expected = scrapes[series["job"], series["instance"]]

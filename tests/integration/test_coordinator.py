@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from service import coordinator
 from service.coordination.client import connect
 from service.coordination.lease import keyspace
 from service.coordinator import (
@@ -26,6 +27,7 @@ from tests.unit.fakes import Clock, after
 
 INTERVAL = 10.0
 KEEP = 3 * INTERVAL
+PATIENCE = 60.0  # no test needs a call that takes too long
 KEYS = keyspace("mingus:health:", "shop", "test")
 STRIPE = Check("stripe_api", interval=60.0, timeout=5.0, failing_interval=15.0, scope=Scope.FLEET)
 DATABASE = Check("database", critical=True)
@@ -48,7 +50,7 @@ class Rig:
         self.clock = clock
         self.board = Scoreboard.create(None, slots=2, clock=clock.nanoseconds)
         self.coordinator = Coordinator(
-            partial(connect, url, timeout=0.25),
+            partial(connect, url, timeout=PATIENCE),
             self.board,
             (DATABASE, STRIPE),
             Member(KEYS, {"release": "blue"}, ProgressLimits(), INTERVAL, floor),
@@ -70,7 +72,8 @@ class Rig:
 
 
 @pytest.fixture
-def make(server: RedisServer) -> Iterator[Make]:
+def make(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    monkeypatch.setattr(coordinator, "LIMIT_SECONDS", PATIENCE)
     with ExitStack() as stack:
         clock = Clock()
 

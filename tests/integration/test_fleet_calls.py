@@ -32,10 +32,10 @@ def server(running: RedisServer) -> RedisServer:
 class Pod:
     """One pod's calls."""
 
-    def __init__(self, url: str, name: str, stack: ExitStack, timeout: float = 60) -> None:
+    def __init__(self, url: str, name: str, stack: ExitStack) -> None:
         self.name = name
-        client = stack.enter_context(closing(connect(url, timeout=timeout)))
-        self.fleet = Fleet(client, KEYS, ("database", "redis"), keep=KEEP)
+        self.client = stack.enter_context(closing(connect(url, timeout=60)))
+        self.fleet = Fleet(self.client, KEYS, ("database", "redis"), keep=KEEP)
         self.term = Term(name, 60.0, lambda: 1000.0)
         self.grant: Grant | None = None
 
@@ -171,18 +171,18 @@ def test_a_process_that_ends_leaves_its_pod(pods: list[Pod]) -> None:
 def test_a_lost_reply_changes_nothing_for_long(server: RedisServer, stack: ExitStack) -> None:
     with FaultProxy(("127.0.0.1", server.port)) as proxy:
         url = server.url.replace(str(server.port), str(proxy.address[1]))
-        pod = Pod(url, "one", stack, timeout=0.5)
+        pod = Pod(url, "one", stack)
         pod.sync()
         pod.term.end()
         pod.sync(want=False)
         proxy.fault = Fault.MUTE
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable), pod.client.within(0.5):
             pod.sync()
         wait_until(lambda: server.admin.exists(f"{KEYS}lease:checks"), "it has arrived")
         proxy.fault = Fault.NONE
         assert pod.sync().fence is not None
         proxy.fault = Fault.MUTE
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable), pod.client.within(0.5):
             pod.publish("lost")
         proxy.fault = Fault.NONE
         assert pod.publish("again")

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
@@ -48,13 +48,22 @@ class Pods:
 
     def __init__(self, server: RedisServer, clock: Clock, stack: ExitStack) -> None:
         self._server, self._clock, self._stack = server, clock, stack
+        self._clients: dict[Lease, Client] = {}
         self._numbers = itertools.count(1)
 
-    def lease(self, port: int | None = None, *, timeout: float = 60.0, ttl: float = TTL) -> Lease:
+    def lease(self, port: int | None = None, *, ttl: float = TTL) -> Lease:
         url = self._server.url.replace(str(self._server.port), str(port or self._server.port))
-        client: Client = self._stack.enter_context(closing(connect(url, timeout=timeout)))
+        client: Client = self._stack.enter_context(closing(connect(url, timeout=60)))
         name = f"pod{next(self._numbers)}"
-        return Lease(client, KEYS, "probes", name, ttl=ttl, clock=self._clock)
+        lease = Lease(client, KEYS, "probes", name, ttl=ttl, clock=self._clock)
+        self._clients[lease] = client
+        return lease
+
+    @contextmanager
+    def lost(self, lease: Lease) -> Iterator[None]:
+        """What is asked in the block gets no answer."""
+        with pytest.raises(Unavailable), self._clients[lease].within(0.5):
+            yield
 
 
 @pytest.fixture
@@ -181,11 +190,11 @@ def test_a_key_of_somebody_else_is_no_grant(pods: Pods, server: RedisServer) -> 
 
 
 def test_a_lost_grant_is_granted_again(pods: Pods, server: RedisServer, proxy: FaultProxy) -> None:
-    a = pods.lease(proxy.address[1], timeout=0.5)
+    a = pods.lease(proxy.address[1])
     a.acquire()
     a.release()
     proxy.fault = Fault.MUTE
-    with pytest.raises(Unavailable):
+    with pods.lost(a):
         a.acquire()
     wait_until(lambda: server.admin.exists(LEASE_KEY), "the request has arrived")
     proxy.fault = Fault.NONE
@@ -194,10 +203,10 @@ def test_a_lost_grant_is_granted_again(pods: Pods, server: RedisServer, proxy: F
 
 
 def test_a_lost_renewal_keeps_the_grant(pods: Pods, proxy: FaultProxy, clock: Clock) -> None:
-    a, b = pods.lease(proxy.address[1], timeout=0.5), pods.lease()
+    a, b = pods.lease(proxy.address[1]), pods.lease()
     fence = granted(a.acquire())
     proxy.fault = Fault.MUTE
-    with pytest.raises(Unavailable):
+    with pods.lost(a):
         a.acquire()
     proxy.fault = Fault.NONE
     assert a.held(clock.now)
@@ -209,10 +218,10 @@ def test_a_lost_renewal_keeps_the_grant(pods: Pods, proxy: FaultProxy, clock: Cl
 def test_a_lost_release_locks_nobody_out(
     pods: Pods, proxy: FaultProxy, clock: Clock, fault: Fault
 ) -> None:
-    a, b = pods.lease(proxy.address[1], timeout=0.5), pods.lease()
+    a, b = pods.lease(proxy.address[1]), pods.lease()
     first = granted(a.acquire())
     proxy.fault = fault
-    with pytest.raises(Unavailable):
+    with pods.lost(a):
         a.release()
     assert a.held(clock.now) is None
     proxy.fault = Fault.NONE

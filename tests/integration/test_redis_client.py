@@ -240,6 +240,7 @@ def test_nothing_is_sent_twice(server: RedisServer, client: Client, proxy: Fault
     proxy.fault = Fault.MUTE
     with client.within(1):
         assert_out_of_time(lambda: client.execute_command("INCR", "counter"))
+    wait_until(lambda: server.admin.get("counter"), "it has arrived")
     assert server.admin.get("counter") == b"1"
 
 

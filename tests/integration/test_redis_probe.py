@@ -22,6 +22,7 @@ from tests.servers.redis import PASSWORD, SERVERS, RedisServer, binary, wait_unt
 NEVER = 60.0  # seconds; no run on a healthy server takes so long
 LIMIT = 0.3
 BOUNDED = 20.0
+UNHURRIED = Limits(slow_ms=1e6)
 
 INFO_KEYS = {
     "used_memory_human",
@@ -45,7 +46,7 @@ def probing(url: str, timeout: float = NEVER, **options: Any) -> Iterator[RedisP
         lambda: connect(url, timeout=timeout),
         key="mingus:test:selftest",
         timeout=timeout,
-        **options,
+        **{"limits": UNHURRIED, **options},
     )
     try:
         yield probe
@@ -135,7 +136,10 @@ def test_the_connection_is_kept_between_runs_that_pass(server: RedisServer) -> N
 def test_simultaneous_self_tests_do_not_meet(server: RedisServer) -> None:
     def pod(number: int) -> list[Result]:
         probe = RedisProbe(
-            lambda: connect(server.url, timeout=NEVER), key=f"selftest:{number}", timeout=NEVER
+            lambda: connect(server.url, timeout=NEVER),
+            key=f"selftest:{number}",
+            timeout=NEVER,
+            limits=UNHURRIED,
         )
         try:
             return [probe() for _ in range(25)]
@@ -211,7 +215,7 @@ def test_out_of_memory(server: RedisServer) -> None:
 
 def test_a_slow_answer_is_a_warning(server: RedisServer) -> None:
     ticks = itertools.count(step=0.6)
-    result = probed(server.url, clock=lambda: next(ticks))
+    result = probed(server.url, clock=lambda: next(ticks), limits=Limits())
     assert (result.status, result.code) == (Status.WARNING, "slow_response")
     assert story(result) == ["slow_response", "healthy", "healthy"]
     assert result.details["connectivity"]["response_time_ms"] == 600
@@ -354,7 +358,7 @@ def test_replies(reply: bytes, code: str) -> None:
 def test_faults(server: RedisServer, fault: Fault, code: str) -> None:
     with FaultProxy(("127.0.0.1", server.port)) as proxy:
         url = server.url.replace(str(server.port), str(proxy.address[1]))
-        with probing(url, timeout=LIMIT) as probe:
+        with probing(url, timeout=LIMIT if code == "timeout" else NEVER) as probe:
             proxy.fault = fault
             begun = monotonic()
             results = [probe(), probe()]
@@ -372,7 +376,7 @@ def test_faults(server: RedisServer, fault: Fault, code: str) -> None:
 def test_a_server_that_freezes_and_thaws(*, unix: bool) -> None:
     with (
         RedisServer(binary("valkey"), unix=unix) as server,
-        probing(server.url, timeout=2) as probe,
+        probing(server.url, timeout=5) as probe,
     ):
         assert probe().status is Status.HEALTHY
         with server.frozen():

@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 from structlog.testing import capture_logs
 
 from service import startup
-from service.coordination import election, ledger
+from service.coordination import election
 from service.coordination.election import Election
 from service.coordination.lease import Grant, Unavailable
 from service.coordination.ledger import Ledger
@@ -45,7 +45,6 @@ class Lease:
 def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(startup, "MIN_POLL", 0.02)
     monkeypatch.setattr(startup, "MAX_POLL", 0.1)
-    monkeypatch.setattr(ledger, "CLAIM_SECONDS", 0.05)
     address = f"sqlite:///{tmp_path}/shop.db"
     with engine(address).begin() as connection:
         connection.execute(text("CREATE TABLE effect (task text)"))
@@ -210,7 +209,7 @@ def test_every_step_is_made_known(make: Make) -> None:
     seen: list[Mapping[str, TaskState]] = []
     one = make({task("warm", once="pod"): lambda: None})
     one.start(lambda: seen.append(one.states()))
-    settled(one, "warm")
+    eventually(lambda: seen and seen[-1]["warm"].done, "the last step")
     assert [each["warm"].status for each in seen] == [Status.WARNING, Status.HEALTHY]
 
 
@@ -237,6 +236,7 @@ def test_threads_that_do_not_come_back_are_few(make: Make) -> None:
 
     one = {task("hang", once="pod", timeout=0.05, retries=8): hangs}
     (state,) = settled(run(make(one)), "hang")
+    eventually(lambda: len(calls) >= MAX_LOST, "every thread there was has begun")
     gate.set()
     assert (state.code, state.attempt) == ("timeout", 9)
     assert len(calls) == MAX_LOST

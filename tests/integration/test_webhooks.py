@@ -216,7 +216,7 @@ def test_what_may_pass_is_tried_again(
 def test_an_attempt_ends(make: Make, receiver: Receiver, behaviour: api.Behaviour) -> None:
     """None of these ever ends by itself."""
     receiver.script = [behaviour]
-    rig = make(hook(receiver.url, timeout=0.5))
+    rig = make(hook(receiver.url, timeout=3.0))
     rig.tell(fails())
     rig.drive(rig.settled(1), "it is taken in the end", hurry=True)
     assert rig.counted == {("generic", "sent"): 1}

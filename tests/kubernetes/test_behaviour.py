@@ -131,10 +131,12 @@ def test_a_stuck_pod_is_restarted(make_cluster: MakeCluster) -> None:
 def test_a_slow_start_is_not_killed_and_an_endless_one_is(
     make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
-    cluster = make_cluster(speed=30, APP_MODULE="tests.kubernetes.apps:app", WEB_CONCURRENCY="1")
+    cluster = make_cluster(speed=20, APP_MODULE="tests.kubernetes.apps:app", WEB_CONCURRENCY="1")
     slow = cluster.pod(MAY_START=str(tmp_path / "slow"))
     endless = cluster.pod(MAY_START=str(tmp_path / "endless"))
-    cluster.pass_time(270)
+    cluster.wait(lambda: slow.events, "its container runs", slow)
+    # Long, and with some real seconds left for a busy machine to do the rest.
+    cluster.pass_time(slow.since("started") + 245 - cluster.clock.now())
     assert not slow.ready
     assert asked(slow, Kind.LIVENESS) == asked(slow, Kind.READINESS) == []
     (tmp_path / "slow").touch()
@@ -173,7 +175,14 @@ def test_a_rollout_under_load_loses_nothing(make_cluster: MakeCluster) -> None:
         # They left by themselves, within their time, and said so before they went.
         what = [event.what for event in pod.events]
         assert "SIGKILL" not in what, pod.story()
-        assert what.index("deleted") < what.index("unready") < what.index("ended"), pod.story()
+        assert what.index("deleted") < what.index("unready"), pod.story()
+        # By one answer: of a late second one, which makes the kubelet say so too, it may be gone.
+        said = [
+            each.seen.status
+            for each in pod.asked
+            if each.kind is Kind.READINESS and pod.since("SIGTERM") < each.at < pod.since("ended")
+        ]
+        assert 503 in said, f"{said}\n{pod.story()}"
         assert pod.events[what.index("ended")].detail == "exit status 0"
         assert pod.since("ended") - pod.since("SIGTERM") <= cluster.spec.grace
     for pod in new:
@@ -193,7 +202,11 @@ def test_a_saturated_pod_is_not_restarted(make_cluster: MakeCluster) -> None:
         )
         liveness = probe(cluster, Kind.LIVENESS)
         cluster.pass_time(60 + liveness.period * liveness.failure + liveness.timeout)
-        assert sum(worker.in_flight for worker in service.workers()) >= 12
+        # At one moment some are between two requests.
+        eventually(
+            lambda: sum(worker.in_flight for worker in service.workers()) >= 16,
+            "every thread is still busy",
+        )
         assert pod.ready
     assert keeps_running(pod), pod.story()
     assert set(asked(pod, Kind.LIVENESS)) == {Outcome.SUCCESS}

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pod import Pod
+from service.health import Phase
+from tests.pod import Pod, eventually
 from tests.servers.nginx import PROGRAMS, binary
 
 DRAIN = 2.0
@@ -77,6 +78,20 @@ def reserved(host: str, port: int) -> Iterator[None]:
         placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         placeholder.bind((host, port))
         yield
+
+
+def all_workers(pod: Pod) -> list[int]:
+    """The process ids of a pod's web workers, as soon as all of them serve.
+
+    The first one that serves is enough for an answer.
+    """
+
+    def serving() -> list[int] | None:
+        found = [worker.pid for worker in pod.workers() if worker.phase is Phase.READY]
+        return found if len(found) == pod.board.expected else None
+
+    workers: list[int] = eventually(serving, "every worker serves")
+    return workers
 
 
 @pytest.fixture(scope="module")

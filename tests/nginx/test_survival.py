@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.nginx.clients import APPLICATION, QUESTIONS, Tally, asking
+from tests.nginx.conftest import all_workers
 from tests.pod import PATIENCE, ROOT, Pod, eventually
 from tests.servers.nginx import PROGRAMS, Nginx, binary
 
@@ -152,7 +153,7 @@ def test_freeze_of_all_workers_of_a_pod(pods: list[Pod], fronts: dict[str, Nginx
     """Until gunicorn replaces them."""
     pod = pods[0]
     with traffic(pods, fronts, planned=False) as tallies:
-        frozen = {worker.pid for worker in pod.workers()}
+        frozen = set(all_workers(pod))
         for worker in frozen:
             os.kill(worker, signal.SIGSTOP)
         asked_on(*tallies)

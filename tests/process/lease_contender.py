@@ -2,7 +2,7 @@
 
     grant  <fence> <asked> <got> <valid until>      nanoseconds of CLOCK_MONOTONIC
     effect <fence> <looked at the clock>
-    gone   <fence>
+    gone   <fence> <gave it up>
 
 The lines are the effects: whoever reads them is the resource. Between the look at the clock and
 the line there is a pause, which is where a stopped process wakes up as a zombie.
@@ -46,7 +46,7 @@ def main(url: str, name: str, ttl: float) -> None:
             never.wait(WORK)
             say("effect", held.fence, int(now * 1e9))
         if fence and random.random() < 0.15:
-            say("gone", fence)
+            say("gone", fence, time.monotonic_ns())
             fence = 0
             with contextlib.suppress(Unavailable):
                 lease.release()

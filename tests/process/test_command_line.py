@@ -24,7 +24,15 @@ from service.settings import CHECKS, Settings, is_secret
 from tests.kubelet import ProbeSpec, request_bytes
 from tests.kubernetes.servers import StepServer
 from tests.pod import ROOT, Pod, eventually, free_port
-from tests.process.commands import command_line_of, document, refused, run, run_each, started
+from tests.process.commands import (
+    STEADY,
+    command_line_of,
+    document,
+    refused,
+    run,
+    run_each,
+    started,
+)
 from tests.servers.redis import RedisServer, binary
 
 READINESS = "/api/system/health/readiness"
@@ -35,7 +43,8 @@ NEEDING_A_POD = (
 )
 NOBODY = 65534
 VECTORS = json.loads((ROOT / "tests/kubernetes/kubelet-probe-vectors.json").read_text())
-SCALE = 3.0  # the margins of the vectors are 0.1 s: a busy machine needs three times that
+SCALE = 10.0  # the margins of the vectors are 0.1 s: a busy machine needs ten times that
+PROBE = ("probe", "--timeout", "60")  # of what answers at once
 
 
 def _without_pod(pod: Pod, *words: str, user: int | None = None) -> None:
@@ -49,7 +58,7 @@ def _without_pod(pod: Pod, *words: str, user: int | None = None) -> None:
 
 @pytest.fixture(scope="module")
 def well(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
-    pod = Pod(tmp_path_factory.mktemp("well"), DATABASE_URL="sqlite://")
+    pod = Pod(tmp_path_factory.mktemp("well"), DATABASE_URL="sqlite://", **STEADY)
     with pod.start().wait_for(200, READINESS):
         yield pod
 
@@ -91,10 +100,10 @@ def test_workers_shows_every_slot(well: Pod) -> None:
 
 def test_explain_has_rules_results_and_advice(well: Pod) -> None:
     found = document(well, "explain", "database")
-    assert (found["interval_seconds"], found["timeout_seconds"]) == (1, 1)
+    assert (found["interval_seconds"], found["timeout_seconds"]) == (1, 15)
     assert (found["failure_threshold"], found["success_threshold"]) == (2, 2)
     assert found["decides"] == {"readiness": True, "startup": True}
-    assert found["thresholds"]["DB_RESPONSE_WARNING_MS"]["value"] == 1000
+    assert found["thresholds"]["DB_RESPONSE_WARNING_MS"]["value"] == 15000
     assert found["result"]["status"] == found["last_run"]["status"] == "healthy"
     assert found["advice"] is None
     text = run(well, "explain", "stripe_api")
@@ -113,9 +122,9 @@ def test_wait_and_probe_of_a_pod_that_is_ready(well: Pod) -> None:
     assert done.stdout.startswith("ready after")
     assert document(well, "wait")["ready"] is True
     url = f"http://127.0.0.1:{well.health_port}{READINESS}"
-    assert re.fullmatch(r"success in [\d.]+ ms: status 200\n", run(well, "probe", url).stdout)
-    assert document(well, "probe", url)["status"] == 200
-    assert document(well, "probe", f"{url}/nothing", status=1)["status"] == 404
+    assert re.fullmatch(r"success in [\d.]+ ms: status 200\n", run(well, *PROBE, url).stdout)
+    assert document(well, *PROBE, url)["status"] == 200
+    assert document(well, *PROBE, f"{url}/nothing", status=1)["status"] == 404
 
 
 def test_watch_goes_on_until_it_is_interrupted(make_pod: Callable[..., Pod]) -> None:
@@ -161,7 +170,7 @@ def test_a_pod_without_redis_is_alone(well: Pod) -> None:
 
 def test_the_fleet_fresh_and_stale(make_pod: Callable[..., Pod]) -> None:
     with RedisServer(binary("valkey")) as redis:
-        given = {"DATABASE_URL": "sqlite://", "HEALTH_FLEET_INTERVAL_SECONDS": "2"}
+        given = {"DATABASE_URL": "sqlite://", "HEALTH_FLEET_INTERVAL_SECONDS": "2", **STEADY}
         pods = [
             make_pod(REDIS_URL=redis.url, APP_RELEASE=release, **given).start()
             for release in ("blue", "green")
@@ -169,8 +178,9 @@ def test_the_fleet_fresh_and_stale(make_pod: Callable[..., Pod]) -> None:
         here, _ = pods
 
         def whole() -> Any:
-            found = document(here, "fleet")
-            return found if found["pods_ready"] == 2 and found["leases"]["checks"] else None
+            found = json.loads(run(here, "fleet", "--json").stdout)
+            ready = found["fresh"] and found["pods_ready"] == 2
+            return found if ready and found["leases"]["checks"] else None
 
         found = eventually(whole, "both pods are ready, and one holds the lease")
         assert found["age_seconds"] < 6
@@ -178,8 +188,10 @@ def test_the_fleet_fresh_and_stale(make_pod: Callable[..., Pod]) -> None:
         assert found.keys() == {*endpoint, "configured", "age_seconds"}
         assert found["this_pod"] == endpoint["this_pod"] == here.board.pod_id
         assert {row["pod"] for row in found["pods"]} == {pod.board.pod_id for pod in pods}
-        text = run(here, "fleet")
-        assert (text.returncode, text.stderr) == (0, "")
+        text = eventually(
+            lambda: (done := run(here, "fleet")).returncode == 0 and done, "the view is fresh"
+        )
+        assert text.stderr == ""
         mine = here.board.pod_id[:12]
         assert re.search(rf"(?m)^{mine} \(this\) .* blue +serving +yes +2/2 ", text.stdout)
         assert re.search(r"(?m)^lease checks +[0-9a-f]{12} on ", text.stdout)
@@ -201,7 +213,7 @@ def test_a_fleet_nobody_has_reached_yet(make_pod: Callable[..., Pod]) -> None:
 
 
 def test_a_pod_in_maintenance(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod(DATABASE_URL="sqlite://").start().wait_for(200, READINESS)
+    pod = make_pod(DATABASE_URL="sqlite://", **STEADY).start().wait_for(200, READINESS)
     pod.board.maintain(on=True)
     assert document(pod, "status", status=1)["obstacles"] == ["maintenance"]
     text = run(pod, "status").stdout
@@ -209,20 +221,21 @@ def test_a_pod_in_maintenance(make_pod: Callable[..., Pod]) -> None:
     assert re.search(r"(?m)^runbook +docs/operations.md#mingushealthmaintenanceforgotten$", text)
     assert run(pod, "workers").returncode == 0
     assert run(pod, "explain", "redis").returncode == 0
-    done = run(pod, "wait", "--timeout", "0.3")
+    done = run(pod, "wait", "--timeout", "3")
     assert (done.returncode, done.stdout) == (1, "")
-    assert [line.partition(": ")[2] for line in done.stderr.splitlines()] == [
-        "waiting: maintenance",
-        "not ready after 0.3 s: maintenance",
-    ]
+    waiting, conclusion = (line.partition(": ")[2] for line in done.stderr.splitlines())
+    assert waiting == "waiting: maintenance"
+    waited = re.fullmatch(r"not ready after ([\d.]+) s: maintenance", conclusion)
+    assert waited
+    assert 3 <= float(waited[1]) < 30
     assert document(pod, "wait", "--timeout", "0.1", status=1)["obstacles"] == ["maintenance"]
     url = f"http://127.0.0.1:{pod.health_port}{READINESS}"
-    assert run(pod, "probe", url).stdout.endswith("status 503\n")
+    assert run(pod, *PROBE, url).stdout.endswith("status 503\n")
 
 
 def test_a_dependency_that_is_down(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0", HEALTH_STARTUP_CHECKS="none")
-    pod.start()
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    pod = make_pod(REDIS_URL=url, HEALTH_STARTUP_CHECKS="none", **STEADY).start()
     obstacle = "redis unhealthy (connection_refused)"
     eventually(lambda: document(pod, "status", status=1)["obstacles"] == [obstacle], obstacle)
     found = document(pod, "explain", "redis", status=1)
@@ -236,7 +249,7 @@ def test_a_dependency_that_is_down(make_pod: Callable[..., Pod]) -> None:
 
 def test_wait_sees_a_pod_come(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(DATABASE_URL="sqlite://")
-    with started(pod, "wait", "--timeout", "60") as wait:
+    with started(pod, "wait", "--timeout", "120") as wait:
         assert wait.stderr is not None
         assert "waiting: no running pod" in wait.stderr.readline()
         pod.start()
@@ -254,7 +267,7 @@ def test_the_service_is_down(make_pod: Callable[..., Pod]) -> None:
     _without_pod(pod, "No such file or directory")
     (pod.directory / "run").mkdir()
     _without_pod(pod)
-    done = run(pod, "probe", f"http://127.0.0.1:{pod.health_port}/health")
+    done = run(pod, *PROBE, f"http://127.0.0.1:{pod.health_port}/health")
     assert (done.returncode, done.stderr) == (1, "")
     assert "Connection refused" in done.stdout
     assert run(pod, "settings").returncode == 0
@@ -403,7 +416,7 @@ def test_probe_says_when_nothing_can_be_said(make_pod: Callable[..., Pod]) -> No
         refused(run(pod, "probe", nonsense), "the URL must be like")
     broken = [{"send": "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"}]
     with StepServer(broken, {}, SCALE) as server:
-        done = run(pod, "probe", f"http://127.0.0.1:{server.port}{server.path}")
+        done = run(pod, *PROBE, f"http://127.0.0.1:{server.port}{server.path}")
         assert done.returncode == 2
         assert "breaks off" in done.stdout
         assert len(server.received) == 3

@@ -195,7 +195,7 @@ def test_colours_are_for_those_who_want_them(well: Pod) -> None:
 
 def test_a_url_has_the_whole_screen_too(well: Pod) -> None:
     url = f"http://127.0.0.1:{well.health_port}"
-    with _watching(well, "--url", url) as terminal:
+    with _watching(well, "--url", url, "--timeout", "60") as terminal:
         assert terminal.lines[2].split() == ["url", url]
 
 

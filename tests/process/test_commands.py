@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from tests.pod import ROOT, Pod, eventually
-from tests.process.commands import document, run
+from tests.process.commands import STEADY, document, run
 
 KINDS = ("liveness", "readiness", "startup")
 
@@ -26,7 +26,7 @@ def _check(pod: Pod, kind: str) -> int:
 
 
 def test_check_follows_the_pod_through_its_life(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod(HEALTH_DRAIN_SECONDS="3000")
+    pod = make_pod(HEALTH_DRAIN_SECONDS="3000", **STEADY)
     assert [_check(pod, kind) for kind in KINDS] == [2, 2, 2]
     pod.start()
     pod.wait_for(200, "/health")
@@ -115,7 +115,7 @@ def _lifecycle(pod: Pod) -> str:
 
 
 def test_an_operator_drains_a_pod_and_takes_it_back(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod(APP_MODULE="tests.process.apps:app").start()
+    pod = make_pod(APP_MODULE="tests.process.apps:app", **STEADY).start()
     pod.wait_for(200, READINESS)
     assert run(pod, "drain").returncode == 0
     assert [answer.status for answer in pod.everywhere(READINESS)] == [503, 503]
@@ -139,7 +139,7 @@ def test_drain_waits_for_requests_in_flight(make_pod: Callable[..., Pod]) -> Non
 
 def test_drain_works_while_every_web_worker_is_frozen(make_pod: Callable[..., Pod]) -> None:
     """And a pod that an operator takes out because of that is out, by the listener that can."""
-    pod = make_pod("--timeout", "3600", APP_MODULE="tests.process.apps:app").start()
+    pod = make_pod("--timeout", "3600", APP_MODULE="tests.process.apps:app", **STEADY).start()
     pod.wait_for(200, READINESS)
     frozen = [worker.pid for worker in pod.workers()]
     for pid in frozen:
@@ -188,7 +188,7 @@ def test_a_stop_cannot_be_undone(make_pod: Callable[..., Pod]) -> None:
 
 
 def test_what_programs_are_told(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod(DATABASE_URL="sqlite://").start().wait_for(200, READINESS)
+    pod = make_pod(DATABASE_URL="sqlite://", **STEADY).start().wait_for(200, READINESS)
     for kind in KINDS:
         assert document(pod, "check", "--kind", kind) == {"kind": kind, "passes": True}
     told = {"pod_id": pod.board.pod_id, "requests_in_flight": 0}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from service.health.schedule import JITTER
 from tests.load import probing
 from tests.pod import ENDPOINTS, Pod, eventually
 from tests.servers.faults import Fault, FaultProxy
@@ -77,17 +78,14 @@ def test_a_faulty_dependency_blocks_nobody(
         workers = {worker.pid for worker in pod.workers()} | {pod.health_worker}
         with faulty():
             begun = time.monotonic()
-            eventually(
-                lambda: pod.get(f"/health/{name}").status == 503,
-                "it is seen to fail",
-                NOTICED + MARGIN,
-            )
+
+            def fails() -> bool:
+                answer = pod.get(f"/health/{name}")
+                codes = ("timeout", "connection_refused", "connection_lost")
+                return answer.status == 503 and answer.json["error"] in codes
+
+            eventually(fails, "it is seen to fail", NOTICED + MARGIN)
             noticed = time.monotonic() - begun
-            assert pod.get(f"/health/{name}").json["error"] in (
-                "timeout",
-                "connection_refused",
-                "connection_lost",
-            )
             with probing(pod, (*ENDPOINTS, "/"), clients=4, rate=100, keep=True) as seen:
                 enough = seen.total + 200
                 eventually(lambda: seen.total > enough, "some answers")
@@ -118,11 +116,11 @@ def test_liveness_does_not_care_what_is_remote(
         STRIPE_SECRET_KEY="sk_test_0000000000000000",
         STRIPE_API_BASE="http://127.0.0.1:9",
         HEALTH_EXTERNAL_INTERVAL_SECONDS="0.5",
-        HEALTH_LIVENESS_STALL_SECONDS="3",
+        HEALTH_LIVENESS_STALL_SECONDS="8",  # not so few that a busy machine makes a worker stuck
     ).start()
     with postgres.frozen(), redis.frozen():
         pod.wait_for(503, "/health")
-        end = time.monotonic() + 6  # twice the time after which a stuck worker would be one
+        end = time.monotonic() + 10  # longer than it takes until a stuck worker is seen to be one
         while time.monotonic() < end:
             for answer in pod.everywhere(LIVENESS):
                 assert answer.status == 200
@@ -132,7 +130,14 @@ def test_liveness_does_not_care_what_is_remote(
 def test_probes_do_not_become_queries(make_pod: Callable[..., Pod], postgres: Postgres) -> None:
     url = postgres.create_database("counted")
     pod = make_pod(
-        DATABASE_URL=url, WEB_CONCURRENCY="4", HEALTH_DATABASE_INTERVAL_SECONDS="1"
+        DATABASE_URL=url,
+        WEB_CONCURRENCY="4",
+        HEALTH_DATABASE_INTERVAL_SECONDS="1",
+        # Every check passes, and stays fresh, on a machine that stands still or has no CPU left.
+        HEALTH_DATABASE_TIMEOUT_SECONDS="30",
+        HEALTH_REDIS_TIMEOUT_SECONDS="30",
+        HEALTH_RESOURCES_INTERVAL_SECONDS="10",
+        HEALTH_FAILURE_THRESHOLD="1000",
     ).start()
     pod.wait_for(200, "/health")
 
@@ -153,7 +158,7 @@ def test_probes_do_not_become_queries(make_pod: Callable[..., Pod], postgres: Po
     )
     assert not seen.other_than("200"), str(seen)
     # An interval lies between two checks; and however busy the machine, they go on.
-    assert seconds / 8 < checks <= seconds / INTERVAL + 1
+    assert seconds / 8 < checks <= seconds / (INTERVAL * (1 - JITTER)) + 1
 
 
 def test_redis_by_tls(make_pod: Callable[..., Pod]) -> None:
@@ -164,20 +169,22 @@ def test_redis_by_tls(make_pod: Callable[..., Pod]) -> None:
             pod.launch()
         for pod in pods:
             pod.wait_for(200, "/health")
-            answer = pod.get("/health/redis")
-            assert (answer.status, answer.json["status"]) == (200, "healthy")
+            eventually(lambda pod=pod: pod.get("/health/redis").json["status"] == "healthy", "well")
         names = {pod.board.pod_id for pod in pods}
         for pod in pods:
             eventually(
                 lambda pod=pod: {row["pod"] for row in pod.get(FLEET).data["pods"]} == names,
                 "it sees both",
             )
-            assert pod.get(FLEET).data["leases"]["checks"] in names
+            eventually(lambda pod=pod: pod.get(FLEET).data["leases"]["checks"] in names, "a holder")
         assert "rediss://" in server.url
         server.stop()
         for pod in pods:
             pod.wait_for(503, "/health")
-            assert pod.get("/health/redis").json["error"] == "connection_refused"
+            eventually(
+                lambda pod=pod: pod.get("/health/redis").json["error"] == "connection_refused",
+                "the reason",
+            )
         server.start()
         for pod in pods:
             pod.wait_for(200, "/health")
@@ -193,7 +200,7 @@ def test_a_certificate_of_a_stranger(make_pod: Callable[..., Pod]) -> None:
             REDIS_URL=server.url.replace(str(server.ca), stranger), HEALTH_STARTUP_CHECKS="none"
         ).start()
         pod.wait_for(503, "/health/redis")
-        assert pod.get("/health/redis").json["error"] == "tls_error"
+        eventually(lambda: pod.get("/health/redis").json["error"] == "tls_error", "the reason")
         assert pod.get(LIVENESS).status == 200
 
 
@@ -233,7 +240,9 @@ def test_a_name_server_that_hangs(
 
     eventually(lambda: runs() >= 20, "twenty runs of each")
     for name in ("database", "redis"):
-        assert pod.get(f"/health/{name}").json["error"] == "timeout"
+        eventually(
+            lambda name=name: pod.get(f"/health/{name}").json["error"] == "timeout", "the reason"
+        )
     for answer in pod.everywhere(LIVENESS):
         assert answer.status == 200
     # Two lost threads a check at most, besides the few that the worker always has.

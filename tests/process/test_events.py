@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from service.health.snapshot import decode
 from tests.pod import Pod, eventually
 from tests.process.fleet_member import Member
 from tests.servers.providers import STRIPE, ProviderServer, status
@@ -39,6 +40,8 @@ def told(receiver: Receiver, **more: str) -> dict[str, str]:
         "HEALTH_WEBHOOK_URL": receiver.url,
         "HEALTH_WEBHOOK_SECRET": SECRET,
         "HEALTH_WEBHOOK_MIN_INTERVAL_SECONDS": "0",
+        # A server that is gone refuses; no check is to be late, or its result old, besides.
+        "HEALTH_REDIS_TIMEOUT_SECONDS": "10",
         **more,
     }
 
@@ -150,13 +153,22 @@ def test_the_fleet_tells_once_that_a_provider_fails(
                 for each in members
             )
 
-        first = eventually(holder, "a holder")
+        def shared() -> bool:
+            """Whether the others know, too, that a failure was told."""
+            (key,) = redis.admin.keys("*:result")
+            states = decode(json.loads(redis.admin.get(key))["states"].encode()).states
+            return states[STRIPE].told is not None
+
+        eventually(holder, "a holder")
         eventually(lambda: seen("healthy"), "all see it well")
-        name = first.name
         apis.behave(STRIPE, status(500))
         eventually(lambda: receiver.of(STRIPE), "the failure is told")
         eventually(lambda: seen("unhealthy"), "all see it fail")
+        # The holder of that moment has told it, maybe no longer the first one.
+        name = next(each.data["pod"] for each in receiver.taken if each.data["check"] == STRIPE)
+        first = next(member for member in members if member.name == name)
         if dies:
+            eventually(shared, "who comes next will not tell it again")
             members.remove(first)
             first.kill()
             eventually(holder, "another holds the lease")

@@ -49,6 +49,7 @@ def join(tmp_path: Path, redis: RedisServer, apis: ProviderServer) -> Iterator[J
                 "REDIS_URL": redis.url,
                 "HEALTH_FLEET_INTERVAL_SECONDS": str(SYNC),
                 "HEALTH_EXTERNAL_INTERVAL_SECONDS": str(INTERVAL),
+                "EXTERNAL_RESPONSE_WARNING_MS": "60000",  # how slow the stand-in is does not matter
                 **(apis.environment if providers else {}),
                 **settings,
             }
@@ -86,15 +87,18 @@ def test_one_pod_asks_for_all(join: Join, apis: ProviderServer) -> None:
     begun, before = time.monotonic(), apis.requests.copy()
     wanted = before[providers.STRIPE] + 5
     apis.wait_for_request(providers.STRIPE, wanted, timeout=120)
-    lasted = time.monotonic() - begun
     asked = {name: apis.requests[name] - before[name] for name in NAMES}
+    lasted = time.monotonic() - begun
     alone = lasted / (0.9 * INTERVAL) + 1
     print(f"in {lasted:.1f} s 8 pods asked {asked}; one pod would have at most {alone:.1f} times")
     assert max(asked.values()) <= alone
-    assert all_shared(members)
-    times = [{name: each["last_check"] for name, each in external(m).items()} for m in members]
-    # All have the newest result, or the one before it that is on its way.
-    assert all(len({found[name] for found in times}) <= 2 for name in NAMES)
+
+    def agree() -> bool:
+        times = [{name: each["last_check"] for name, each in external(m).items()} for m in members]
+        return all(len({found[name] for found in times}) <= 2 for name in NAMES)
+
+    eventually(agree, "all have the newest result, or the one before it that is on its way")
+    eventually(lambda: all_shared(members), "every pod still has the results of one")
 
 
 def test_one_pod_asks_for_all_while_the_holders_die(join: Join, apis: ProviderServer) -> None:
@@ -109,8 +113,8 @@ def test_one_pod_asks_for_all_while_the_holders_die(join: Join, apis: ProviderSe
         members.append(join())
         soon = time.monotonic() + INTERVAL
         eventually(lambda until=soon: time.monotonic() > until, "the next one's turn")
-    lasted = time.monotonic() - begun
     asked = {name: apis.requests[name] - before[name] for name in NAMES}
+    lasted = time.monotonic() - begun
     # One who dies between the answer and telling it makes the next one ask again.
     alone = lasted / (0.9 * INTERVAL) + 1 + killed
     print(f"in {lasted:.1f} s, {killed} holders killed: {asked}; one pod: at most {alone:.1f}")
@@ -123,14 +127,14 @@ def test_every_pod_sees_the_fleet(join: Join, redis: RedisServer) -> None:
 
     def complete() -> Any:
         views = [member.fleet for member in members]
-        return all(view["pods_ready"] == 3 for view in views) and views
+        ready = all(view["pods_ready"] == 3 for view in views)
+        return views if ready and len({str(view["leases"]) for view in views}) == 1 else None
 
-    views = eventually(complete, "three ready pods in every view")
+    views = eventually(complete, "three ready pods in every view, and the same holder")
     for view in views:
         assert {row["release"] for row in view["pods"]} == {"blue", "green", "red"}
         assert {row["pod"] for row in view["pods"]} == {each["this_pod"] for each in views}
         assert all(row["workers_ok"] == row["workers_total"] == 1 for row in view["pods"])
-        assert len({str(each["leases"]) for each in views}) == 1
     gone, left = members[0], members[1:]
     gone.stop()
     eventually(lambda: all(each.fleet["pods_total"] == 2 for each in left), "an exit is seen")
@@ -207,7 +211,8 @@ def test_the_readiness_floor(join: Join, redis: RedisServer) -> None:
                 READINESS_POLICY="floor:50",
                 HEALTH_CRITICAL_CHECKS="database",
                 HEALTH_DATABASE_INTERVAL_SECONDS="1",
-                HEALTH_DATABASE_TIMEOUT_SECONDS="1",
+                HEALTH_DATABASE_TIMEOUT_SECONDS="10",
+                DB_RESPONSE_WARNING_MS="10000",
             )
 
         members = [member(shared), member(shared), member(shared), member(own)]

@@ -161,7 +161,7 @@ def test_a_broken_deploy_does_not_take_the_old_workers(
     pod = make_pod(
         APP_MODULE="tests.process.apps:app",
         APP_MOOD_FILE=str(file),
-        HEALTH_BOOT_SECONDS="2",
+        HEALTH_BOOT_SECONDS="10",  # what hangs is refused then, and what does not hang is not
     ).start()
     old = {worker.pid for worker in pod.workers()}
     file.write_text(mood)
@@ -196,7 +196,7 @@ def test_workers_that_are_stuck_are_no_progress(make_pod: Callable[..., Pod]) ->
         APP_MODULE="tests.process.apps:app",
         WEB_CONCURRENCY="2",
         THREADS="2",
-        HEALTH_LIVENESS_STALL_SECONDS="3",
+        HEALTH_LIVENESS_STALL_SECONDS="8",  # not so few that a busy machine makes a worker stuck
     ).start()
     held = []
 
@@ -205,15 +205,16 @@ def test_workers_that_are_stuck_are_no_progress(make_pod: Callable[..., Pod]) ->
         sock.sendall(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n")
         held.append(sock)
 
+    def full() -> bool:
+        return all(worker.in_flight == worker.threads for worker in pod.workers())
+
     try:
         hold()
         eventually(lambda: any(worker.in_flight for worker in pod.workers()), "one is held")
         while pod.get(LIVENESS, health=True).status == 200:
-            if len(held) < 12:
-                hold()
-            free = [worker for worker in pod.workers() if worker.in_flight < worker.threads]
-            assert free or len(held) <= 12
-        assert all(worker.in_flight == 2 for worker in pod.workers())
+            if not full():
+                hold()  # another one: which worker takes it is the kernel's choice
+        assert full()
         answer = pod.get("/api/system/health/application", health=True)
         eventually(
             lambda: (
@@ -222,14 +223,14 @@ def test_workers_that_are_stuck_are_no_progress(make_pod: Callable[..., Pod]) ->
             ),
             f"the application check says so, not {answer.data}",
         )
-        assert pod.get(READINESS, health=True).status == 200
+        eventually(lambda: pod.status(READINESS, health=True) == 200, "ready all the same")
     finally:
         for sock in held:
             sock.close()
 
 
 def test_sigterm_drains_before_it_stops(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod(APP_MODULE="tests.process.apps:app", HEALTH_DRAIN_SECONDS="3").start()
+    pod = make_pod(APP_MODULE="tests.process.apps:app", HEALTH_DRAIN_SECONDS="10").start()
     os.kill(pod.pid, signal.SIGTERM)
     pod.wait_for(503, READINESS)
     for health in (False, True):
@@ -248,7 +249,7 @@ def test_sigterm_drains_before_it_stops(make_pod: Callable[..., Pod]) -> None:
 def test_the_health_worker_outlives_its_siblings(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(APP_MODULE="tests.process.apps:app", HEALTH_DRAIN_SECONDS="0").start()
     with socket.create_connection(("127.0.0.1", pod.port), timeout=30) as slow:
-        slow.sendall(b"GET /slow?seconds=5 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        slow.sendall(b"GET /slow?seconds=10 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         eventually(lambda: any(worker.in_flight for worker in pod.workers()), "it is served")
         os.kill(pod.pid, signal.SIGTERM)
         eventually(lambda: pod.status("/health", health=True) == 503, "draining")

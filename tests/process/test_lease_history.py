@@ -73,9 +73,8 @@ class History:
             term = self.terms.setdefault((pid, fence), Term(pid, fence, asked, got, until))
             term.until = until
         elif what == "gone":
-            self.terms[pid, values[0]].until = min(
-                self.terms[pid, values[0]].until, time.monotonic_ns()
-            )
+            fence, gave_up = values
+            self.terms[pid, fence].until = min(self.terms[pid, fence].until, gave_up)
         else:
             self._effect(pid, *values)
 
@@ -222,7 +221,7 @@ def lose_replies(arena: Arena, redis: RedisServer, proxy: FaultProxy) -> None:  
 def lose_all_data(arena: Arena, redis: RedisServer, proxy: FaultProxy) -> None:  # noqa: ARG001
     begun = time.monotonic_ns()
     redis.admin.flushall()
-    arena.history.losses.append((begun, begun + int(TTL * 1e9)))
+    arena.history.losses.append((begun, time.monotonic_ns() + int(TTL * 1e9)))
 
 
 NEMESES = (pause_holder, kill_holder, freeze_redis, lose_replies, lose_all_data)

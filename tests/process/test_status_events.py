@@ -16,7 +16,8 @@ NEWS = b"data: news\n\n"
 
 @pytest.fixture
 def pod(make_pod: Callable[..., Pod]) -> Pod:
-    return make_pod(DATABASE_URL="sqlite://").start().wait_for(200, READINESS)
+    settings = {"HEALTH_DATABASE_TIMEOUT_SECONDS": "30", "HEALTH_REDIS_TIMEOUT_SECONDS": "30"}
+    return make_pod(DATABASE_URL="sqlite://", **settings).start().wait_for(200, READINESS)
 
 
 @contextmanager

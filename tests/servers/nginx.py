@@ -187,8 +187,8 @@ class Nginx:
 
     @property
     def accesses(self) -> list[dict[str, Any]]:
-        """The lines of its access log."""
-        return [json.loads(line) for line in self.access_log.splitlines()]
+        """The whole lines of its access log."""
+        return [json.loads(line) for line in self.access_log.split("\n")[:-1]]
 
     def answers_of(self, pod: str) -> int:
         """How many requests a pod has answered with 200, at the first attempt."""

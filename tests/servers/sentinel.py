@@ -16,7 +16,7 @@ from tests.servers.redis import RedisServer, wait_until
 
 SERVICE = "shop"
 SENTINELS = 3
-DOWN_MS = 500
+DOWN_MS = 2000
 
 
 class Sentinels:

@@ -490,6 +490,7 @@ def test_one_slow_check_delays_no_other(make: Make) -> None:
         rig.tick(5.0)
         rig.finish()
         assert len(rig.found("redis")) == count
+    until(lambda: stuck.calls, "the run")
     assert stuck.calls == 1
     assert rig.found("database") == []
 
@@ -573,6 +574,7 @@ def test_a_lost_thread_disturbs_no_later_run(make: Make) -> None:
 
     rig = make({DATABASE: probe})
     rig.overrun()
+    until(lambda: calls, "the run that is lost")
     rig.round()
     lost.set()
     until(lambda: len(rig.threads()) == 1, "the end of the lost thread")
