@@ -44,6 +44,8 @@ APPROVED = signal.SIGRTMIN + 10
 HANDSHAKE = 0.2
 # A worker that lived shorter is left to the arbiter's own loop, which does not spin.
 SHORT_LIFE = 1.0
+# Seconds the arbiter has, however busy its machine is, to stop all for one that cannot load.
+TURN = 5.0
 BEAT = 500_000_000
 # Of linux/tcp.h: of a listener, the field "unacked" is the length of its queue.
 TCP_LISTEN, TCP_INFO_UNACKED, TCP_INFO_BYTES = 10, 24, 32
@@ -307,7 +309,7 @@ def _wait_for_turn(worker: Any, seat: Seat) -> None:
 
     gunicorn, told so a second time while it stops, ends in a traceback and another status.
     """
-    end = time.monotonic() + SHORT_LIFE * max(0, seat.number - 1)  # the first web worker is 1
+    end = time.monotonic() + TURN * max(0, seat.number - 1)  # the first web worker is 1
     while time.monotonic() < end:
         if not worker.alive:
             sys.exit(0)

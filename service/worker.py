@@ -37,6 +37,7 @@ LINGER_SECONDS = 1.0
 STOP_SECONDS = HEAD_SECONDS + 1.0
 MAX_HEAD_BYTES = 16 * 1024
 MAX_CONNECTIONS = 512
+MAX_RENDERING = MAX_CONNECTIONS // 2
 RENDERERS = 4
 MAX_STREAMS = 32
 STREAM_SECONDS = 300.0
@@ -210,9 +211,8 @@ class HealthWorker(Worker):
             if now >= next_beat:
                 next_beat = now + BEAT
                 self.notify()
-                if not self.duties.beat(sum(each.rendering for each in self.connections)):
+                if not self.duties.beat(self._rendering()):
                     sys.exit(1)
-            self._close_late(now)
             deadlines = (connection.deadline for connection in self.connections)
             wait = 0.1 if self.leaving else max(0.0, min([next_beat, *deadlines]) - now)
             if self.streams:
@@ -222,8 +222,13 @@ class HealthWorker(Worker):
                 key.data(events)
             for _ in range(len(self.pipelined)):
                 self._step(self.pipelined.popleft(), self._next_request)
+            self._close_late(now)
 
     def _close_late(self, now: float) -> None:
+        """Closes those whose time had passed before the last look at what they have sent.
+
+        Else a process that stood still would cut off all who sent their request meanwhile.
+        """
         for connection in [each for each in self.connections if each.deadline <= now]:
             self._close(connection)
 
@@ -236,9 +241,8 @@ class HealthWorker(Worker):
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._make_room()
             return
-        if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():
-            sock.close()
-            return
+        if len(self.connections) >= MAX_CONNECTIONS:
+            self._make_room()
         sock.setblocking(False)  # noqa: FBT003
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         deadline = time.monotonic() + HEAD_SECONDS
@@ -246,12 +250,14 @@ class HealthWorker(Worker):
         self.connections.add(connection)
         self.selector.register(sock, selectors.EVENT_READ, partial(self._ready, connection))
 
-    def _make_room(self) -> bool:
+    def _make_room(self) -> None:
         """Closes who has been silent longest: a full house must not keep a probe out."""
         idle = [each for each in self.connections if not each.rendering]
         if idle:
             self._close(min(idle, key=lambda each: each.deadline))
-        return bool(idle)
+
+    def _rendering(self) -> int:
+        return sum(each.rendering for each in self.connections)
 
     def _ready(self, connection: Connection, events: int) -> None:
         self._step(connection, self._write if events & selectors.EVENT_WRITE else self._read)
@@ -296,7 +302,6 @@ class HealthWorker(Worker):
 
     def _serve(self, connection: Connection, head: bytes) -> None:
         self.selector.unregister(connection.sock)
-        connection.deadline = float("inf")
         request, answer = self._parse(connection, head)
         if request is None:
             self._send(connection, answer=answer, keep=False)
@@ -305,7 +310,10 @@ class HealthWorker(Worker):
             self._send(connection, answer=answer, keep=keep)
         elif _wants_events(request) and len(self.streams) < MAX_STREAMS:
             self._begin_stream(connection)
+        elif self._rendering() >= MAX_RENDERING:
+            self._close(connection)  # any status would be one of the pod's, and untrue
         else:
+            connection.deadline = float("inf")
             self.renderers.submit(self._render, connection, request)
 
     # -- the streams of status pages: no content, only that there is news
