@@ -33,7 +33,7 @@ check: setup
 
 test: setup
 	$(BIN)/python scripts/test_servers.py
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 --durations 20
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --max-worker-restart 0 --durations 20
 
 coverage: setup
 	$(BIN)/coverage erase

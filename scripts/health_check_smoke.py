@@ -143,8 +143,8 @@ class Target:
         try:
             with contextlib.closing(kind(self._host, self._port, timeout=seconds)) as connection:
                 connection.request("GET", self._prefix + path, headers=headers)
-                response = connection.getresponse()
-                body = response.read(LARGEST_BODY + 1)
+                with connection.getresponse() as response:
+                    body = response.read(LARGEST_BODY + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Answer(error=_reason(error, seconds))
         if len(body) > LARGEST_BODY:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
 
@@ -237,14 +237,14 @@ class Pod:
         try:
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body=body, headers={"Connection": "close", **given})
-            response: HTTPResponse = connection.getresponse()
-            content = response.read()
-            return Answer(
-                response.status,
-                {name.lower(): value for name, value in response.getheaders()},
-                content,
-                time.monotonic() - begun,
-            )
+            with connection.getresponse() as response:
+                content = response.read()
+                return Answer(
+                    response.status,
+                    {name.lower(): value for name, value in response.getheaders()},
+                    content,
+                    time.monotonic() - begun,
+                )
         finally:
             connection.close()
 

@@ -102,8 +102,7 @@ def _status(url: str, timeout: float, begun: list[int]) -> int:
     """The status the kubelet judges by, which is in ``begun`` before the body is read."""
     host = urlsplit(url).hostname
     for _ in range(REDIRECTS):
-        with closing(_connection(url, timeout)) as connection:
-            response = _head(connection, url)
+        with closing(_connection(url, timeout)) as connection, _head(connection, url) as response:
             location = response.getheader("Location") if response.status in MOVED else None
             target = urljoin(url, location) if location else None
             if target is None or urlsplit(target).hostname != host:
@@ -124,6 +123,7 @@ def _head(connection: HTTPConnection, url: str) -> HTTPResponse:
     connection.endheaders()
     response = connection.getresponse()
     if len({*(response.headers.get_all("Content-Length") or ())}) > 1:
+        response.close()
         raise HTTPException("the answer has two lengths")
     return response
 

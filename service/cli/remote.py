@@ -244,12 +244,12 @@ class Remote:
 
     def _fetch(self, connection: HTTPConnection, path: str) -> Any:
         connection.request("GET", f"{self._parts.path}{path}", headers=self._headers)
-        response = connection.getresponse()
-        body = response.read(LARGEST_BODY)
-        if response.status not in ANSWERING:
-            raise HTTPException(f"answers {response.status} to {path}")
-        if response.length and len(body) < LARGEST_BODY:
-            raise HTTPException("the answer breaks off")
+        with connection.getresponse() as response:
+            body = response.read(LARGEST_BODY)
+            if response.status not in ANSWERING:
+                raise HTTPException(f"answers {response.status} to {path}")
+            if response.length and len(body) < LARGEST_BODY:
+                raise HTTPException("the answer breaks off")
         return json.loads(body)
 
 

@@ -58,9 +58,9 @@ class Caller:
         named = {"Host": self.host} if self.host else {}
         with closing(connection):
             connection.request("GET", path, headers={**named, **self.headers})
-            response = connection.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return response.status, headers, response.read()
+            with connection.getresponse() as response:
+                headers = {name.lower(): value for name, value in response.getheaders()}
+                return response.status, headers, response.read()
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -267,7 +267,8 @@ def over(path: Path, **headers: str) -> Any:
     with closing(UnixConnection(path)) as connection:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("GET", f"{PREFIX}/application", headers=named)
-        return parsed(connection.getresponse().read())["data"]["environment"]
+        with connection.getresponse() as response:
+            return parsed(response.read())["data"]["environment"]
 
 
 def test_a_peer_without_an_address_must_be_declared(

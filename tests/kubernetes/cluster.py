@@ -206,8 +206,8 @@ def _ask(kept: dict[str, HTTPConnection], pod: Pod, method: str, path: str) -> s
     connection = kept.setdefault(str(pod.port), HTTPConnection("127.0.0.1", pod.port, timeout=20))
     try:
         connection.request(method, path, body=b"x=1" if method == "POST" else None)
-        response = connection.getresponse()
-        response.read()
+        with connection.getresponse() as response:
+            response.read()
     except (OSError, HTTPException) as error:
         connection.close()
         return f"{type(error).__name__} at port {pod.port}"

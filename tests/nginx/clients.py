@@ -76,8 +76,8 @@ def asking(
             begun = time.monotonic()
             try:
                 connection.request(method, path, body=order)
-                response = connection.getresponse()
-                response.read()
+                with connection.getresponse() as response:
+                    response.read()
                 outcome = str(response.status)
             except (OSError, HTTPException) as error:
                 outcome = type(error).__name__

@@ -43,7 +43,8 @@ def status(host: str, port: int, path: str) -> int | None:
     connection = HTTPConnection(host, port, timeout=10)
     try:
         connection.request("GET", path, headers={"Connection": "close"})
-        return connection.getresponse().status
+        with connection.getresponse() as response:
+            return response.status
     except (OSError, HTTPException):
         return None
     finally:
@@ -114,7 +115,8 @@ def sides(port: int) -> list[str]:
     """Which pods are in and which are out, in their order."""
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/")
-    told: dict[str, str] = json.loads(connection.getresponse().read())
+    with connection.getresponse() as response:
+        told: dict[str, str] = json.loads(response.read())
     connection.close()
     return list(told.values())
 

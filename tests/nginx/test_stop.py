@@ -25,7 +25,8 @@ def held(pod: Pod, workers: set[int]) -> list[HTTPConnection]:
     def one_more() -> bool:
         connection = HTTPConnection("127.0.0.1", pod.port, timeout=60)
         connection.request("GET", "/")
-        found.add(int(connection.getresponse().read()))
+        with connection.getresponse() as response:
+            found.add(int(response.read()))
         connections.append(connection)
         return found == workers
 
@@ -77,8 +78,8 @@ def test_everything_sent_is_answered(make_pod: Callable[..., Pod], worker_class:
         # Not after the answers: with the last of them the listener may be gone.
         assert pod.status(READINESS, health=True) == 503
         for connection in kept:
-            response = connection.getresponse()
-            assert (response.status, response.getheader("Connection")) == (503, "close")
+            with connection.getresponse() as response:
+                assert (response.status, response.getheader("Connection")) == (503, "close")
             connection.close()
         assert set(answers(probes)) == {503}
         assert set(answers(long)) == {200}
