@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.health import Role
-from tests.pod import Pod, eventually
+from tests.pod import UNHURRIED, Pod, eventually
 
 REQUEST = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"
 READINESS = "/api/system/health/readiness"
@@ -20,7 +20,7 @@ READINESS = "/api/system/health/readiness"
 @pytest.fixture(scope="module")
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     # What is done to its workers here must not make a check late, nor its result old.
-    settings = {"WEB_CONCURRENCY": "1", "HEALTH_REDIS_TIMEOUT_SECONDS": "30"}
+    settings = {"WEB_CONCURRENCY": "1", **UNHURRIED}
     with Pod(tmp_path_factory.mktemp("pod"), **settings).start() as running:
         yield running
 

@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.load import HOSTILE, Hold, hostile, occupying
-from tests.pod import Pod, eventually
+from tests.pod import UNHURRIED, Pod, eventually
 
 READINESS = "/api/system/health/readiness"
 PROBES = 40
 KUBELET = 1.0  # seconds that a probe has by default
-# The readiness that is asked for must not depend on how soon a busy process gets to its check.
-SLOW_CHECK = {"HEALTH_REDIS_TIMEOUT_SECONDS": "30"}
 CLIENTS = 50
 # No connection may outlast this. The longest limit of the listener is 15 s, for a kept one that is
 # silent; every other is a few seconds.
@@ -43,7 +41,7 @@ def test_overload_of_the_application_is_not_felt(
         WORKER_CLASS=worker_class,
         WEB_CONCURRENCY="2",
         THREADS="4",
-        **SLOW_CHECK,
+        **UNHURRIED,
     ).start()
     threads = 4 if worker_class == "gthread" else 1
 
@@ -60,7 +58,7 @@ def test_overload_of_the_application_is_not_felt(
 
 
 def test_hostile_clients_of_the_health_listener_are_not_felt(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod(WEB_CONCURRENCY="1", **SLOW_CHECK).start()
+    pod = make_pod(WEB_CONCURRENCY="1", **UNHURRIED).start()
     with hostile(pod, CLIENTS) as siege:
         times = _probe_times(pod, lambda: siege.complete)
         threads = len(list(Path(f"/proc/{pod.health_worker}/task").iterdir()))
@@ -70,7 +68,7 @@ def test_hostile_clients_of_the_health_listener_are_not_felt(make_pod: Callable[
 
 
 def test_no_client_keeps_a_connection_for_long(make_pod: Callable[..., Pod]) -> None:
-    pod = make_pod(WEB_CONCURRENCY="1", **SLOW_CHECK).start()
+    pod = make_pod(WEB_CONCURRENCY="1", **UNHURRIED).start()
     before = _sockets(pod.health_worker)
     with hostile(pod, CLIENTS, patience=PATIENCE) as siege:
 

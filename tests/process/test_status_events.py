@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from service.worker import MAX_STREAMS
-from tests.pod import Pod, eventually
+from tests.pod import UNHURRIED, Pod, eventually
 
 EVENTS = "/status/events"
 READINESS = "/api/system/health/readiness"
@@ -16,8 +16,7 @@ NEWS = b"data: news\n\n"
 
 @pytest.fixture
 def pod(make_pod: Callable[..., Pod]) -> Pod:
-    settings = {"HEALTH_DATABASE_TIMEOUT_SECONDS": "30", "HEALTH_REDIS_TIMEOUT_SECONDS": "30"}
-    return make_pod(DATABASE_URL="sqlite://", **settings).start().wait_for(200, READINESS)
+    return make_pod(DATABASE_URL="sqlite://", **UNHURRIED).start().wait_for(200, READINESS)
 
 
 @contextmanager
