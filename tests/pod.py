@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
 
 from service import scoreboard
 from service.health import Role, WorkerSlot
@@ -110,6 +112,31 @@ class Answer:
     @property
     def data(self) -> Any:
         return self.json["data"]
+
+
+@contextmanager
+def frozen(pids: Iterable[int]) -> Iterator[None]:
+    """Processes that stand still, all of them from the first line of the block on.
+
+    What watches over them may have killed some by the end of it: a master that is thawed, too,
+    finds that its workers have not been heard of for long.
+    """
+    processes = [psutil.Process(pid) for pid in pids]
+    try:
+        for process in processes:
+            process.suspend()
+        eventually(lambda: all(map(_stands_still, processes)), "they stand still")
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def _stands_still(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    return True
 
 
 def die_with_parent() -> None:

@@ -12,7 +12,7 @@ import pytest
 from service.health import Role
 from tests.contract.audit import BOTH, PREFIX, Audit, services
 from tests.contract.conftest import Launch, served
-from tests.pod import UNHURRIED, Pod, eventually
+from tests.pod import UNHURRIED, Pod, eventually, frozen
 from tests.servers.postgres import Postgres
 
 QUICKLY = {"HEALTH_DATABASE_INTERVAL_SECONDS": "0.1", "REDIS_EMBEDDED": "off", **UNHURRIED}
@@ -100,14 +100,8 @@ def asked(pod: Pod, path: str = "/figures") -> dict[int, dict[str, Any]]:
     def all_found() -> bool:
         # Which worker answers is up to the kernel, so the others are held back meanwhile.
         for pid in pids - found.keys():
-            others = pids - {pid}
-            for other in others:
-                os.kill(other, signal.SIGSTOP)
-            try:
+            with frozen(pids - {pid}):
                 answer = pod.get(path, timeout=60).json
-            finally:
-                for other in others:
-                    os.kill(other, signal.SIGCONT)
             found[answer["pid"]] = answer
         return found.keys() == pids
 

@@ -4,20 +4,18 @@ A minute of the rules takes a second here, an hour a minute: their unit tests ho
 times.
 """
 
-import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from math import isnan
 
 import pytest
 
 from tests.deploy.files import PROMETHEUS, RULES, dashboard, read_yaml
-from tests.pod import ROOT, Pod, eventually
+from tests.pod import ROOT, Pod, eventually, frozen
 from tests.servers.prometheus import Prometheus
 from tests.servers.redis import RedisServer, binary
 
@@ -59,20 +57,6 @@ class Watch:
     def resolve(self, expected: set[tuple[str, str]]) -> None:
         """Until none of them fires."""
         eventually(lambda: not expected & self._prometheus.firing(), f"{expected} are resolved")
-
-
-@contextmanager
-def frozen(pids: Iterable[int]) -> Iterator[None]:
-    """Processes that stand still."""
-    pids = list(pids)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):  # the arbiter may have lost its patience
-                os.kill(pid, signal.SIGCONT)
 
 
 def command(pod: Pod, *words: str) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from tests.nginx.clients import APPLICATION, Tally, asking
 from tests.nginx.conftest import STARTUP, all_workers, three_pods
 from tests.nginx.dns import NameServer
-from tests.pod import Pod, eventually, free_port
+from tests.pod import Pod, eventually, free_port, frozen
 from tests.servers.nginx import Nginx
 
 READINESS = "/api/system/health/readiness"
@@ -139,13 +139,9 @@ def test_a_frozen_pod_is_out_until_it_thaws(checked: tuple[list[Pod], Nginx, int
     pods, nginx, port = checked
     workers = all_workers(pods[1])
     with traffic(nginx, GETS) as tally:
-        for worker in workers:
-            os.kill(worker, signal.SIGSTOP)
-        eventually(lambda: sides(port) == ["in", "out", "in"], "it is out")
-        more(tally)
-        for worker in workers:
-            with suppress(ProcessLookupError):  # gunicorn has replaced it already
-                os.kill(worker, signal.SIGCONT)
+        with frozen(workers):
+            eventually(lambda: sides(port) == ["in", "out", "in"], "it is out")
+            more(tally)
         eventually(lambda: sides(port) == ["in", "in", "in"], "it is in")
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.nginx.clients import APPLICATION, QUESTIONS, Tally, asking
 from tests.nginx.conftest import all_workers
-from tests.pod import PATIENCE, ROOT, Pod, eventually
+from tests.pod import PATIENCE, ROOT, Pod, eventually, frozen
 from tests.servers.nginx import PROGRAMS, Nginx, binary
 
 READINESS = "/api/system/health/readiness"
@@ -153,13 +153,12 @@ def test_freeze_of_all_workers_of_a_pod(pods: list[Pod], fronts: dict[str, Nginx
     """Until gunicorn replaces them."""
     pod = pods[0]
     with traffic(pods, fronts, planned=False) as tallies:
-        frozen = set(all_workers(pod))
-        for worker in frozen:
-            os.kill(worker, signal.SIGSTOP)
-        asked_on(*tallies)
-        eventually(
-            lambda: not frozen & {worker.pid for worker in pod.workers()}, "they are replaced"
-        )
+        workers = set(all_workers(pod))
+        with frozen(workers):
+            asked_on(*tallies)
+            eventually(
+                lambda: not workers & {worker.pid for worker in pod.workers()}, "they are replaced"
+            )
         pod.wait_for(200, READINESS)
         in_use(pod, fronts)
 
@@ -173,11 +172,7 @@ def test_freeze_of_a_whole_pod(pods: list[Pod], fronts: dict[str, Nginx]) -> Non
     address = f"127.0.0.1:{pod.port}"
     with traffic(pods, fronts, planned=False) as tallies:
         retried = {name: retries(front, address) for name, front in fronts.items()}
-        processes = everybody(pod)
-        for process in processes:
-            process.suspend()
-        try:
-            eventually(lambda: all(map(frozen, processes)), "it stands still")
+        with frozen(everybody(pod)):
             eventually(
                 lambda: all(
                     retries(front, address) > retried[name] for name, front in fronts.items()
@@ -186,9 +181,6 @@ def test_freeze_of_a_whole_pod(pods: list[Pod], fronts: dict[str, Nginx]) -> Non
                 3 * PATIENCE,
             )
             asked_on(*tallies)
-        finally:
-            for process in processes:
-                process.resume()
         pod.wait_for(200, READINESS)
         in_use(pod, fronts)
 
@@ -205,11 +197,7 @@ def retries(front: Nginx, address: str) -> int:
     )
 
 
-def everybody(pod: Pod) -> list[psutil.Process]:
+def everybody(pod: Pod) -> list[int]:
     """The master first, who would otherwise replace the others."""
     master = psutil.Process(pod.pid)
-    return [master, *master.children(recursive=True)]
-
-
-def frozen(process: psutil.Process) -> bool:
-    return process.status() == psutil.STATUS_STOPPED
+    return [master.pid, *(child.pid for child in master.children(recursive=True))]

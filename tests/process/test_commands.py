@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
-from tests.pod import ROOT, Pod, eventually
+from tests.pod import ROOT, Pod, eventually, frozen
 from tests.process.commands import STEADY, document, run
 
 KINDS = ("liveness", "readiness", "startup")
@@ -44,13 +42,8 @@ def test_check_follows_the_pod_through_its_life(make_pod: Callable[..., Pod]) ->
 def test_check_answers_while_every_listener_is_busy(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod().start()
     workers = [*pod.workers(), *(worker for worker in pod.board.workers())]
-    for worker in workers:
-        os.kill(worker.pid, signal.SIGSTOP)
-    try:
+    with frozen(worker.pid for worker in workers):
         assert _check(pod, "liveness") == 0
-    finally:
-        for worker in workers:
-            os.kill(worker.pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -141,14 +134,8 @@ def test_drain_works_while_every_web_worker_is_frozen(make_pod: Callable[..., Po
     """And a pod that an operator takes out because of that is out, by the listener that can."""
     pod = make_pod("--timeout", "3600", APP_MODULE="tests.process.apps:app", **STEADY).start()
     pod.wait_for(200, READINESS)
-    frozen = [worker.pid for worker in pod.workers()]
-    for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        eventually(
-            lambda: all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in frozen),
-            "they stand still",
-        )
+    workers = {worker.pid for worker in pod.workers()}
+    with frozen(workers):
         assert pod.status(READINESS, health=True) == 200
         assert run(pod, "drain").returncode == 0
         assert pod.status(READINESS, health=True) == 503
@@ -156,11 +143,8 @@ def test_drain_works_while_every_web_worker_is_frozen(make_pod: Callable[..., Po
         assert run(pod, "undrain").returncode == 0
         assert pod.status(READINESS, health=True) == 200
         assert run(pod, "drain").returncode == 0
-    finally:
-        for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
     pod.wait_for(503, READINESS)
-    assert {worker.pid for worker in pod.workers()} == set(frozen)
+    assert {worker.pid for worker in pod.workers()} == workers
 
 
 def test_maintenance_outlasts_workers(make_pod: Callable[..., Pod]) -> None:

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 
 from scripts.health_contract import violations
 from service.scoreboard import ScoreboardError
-from tests.pod import Pod, eventually
+from tests.pod import Pod, eventually, frozen
 from tests.servers.postgres import Postgres
 from tests.servers.redis import RedisServer, binary
 
@@ -78,22 +78,11 @@ def by_every_worker(pod: Pod) -> list[Any]:
     pids = [worker.pid for worker in pod.workers()]
     answers = [pod.get(STARTUP, health=True)]
     for answering in pids:
-        with _standing_still([pid for pid in pids if pid != answering]):
+        with frozen(pid for pid in pids if pid != answering):
             answers.append(pod.get(STARTUP))
     for answer in answers:
         assert violations(STARTUP, answer.status, answer.headers, answer.body) == []
     return [answer.data["tasks"] for answer in answers]
-
-
-@contextmanager
-def _standing_still(pids: list[int]) -> Iterator[None]:
-    try:
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 # -- many pods
