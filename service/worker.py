@@ -185,9 +185,7 @@ class HealthWorker(Worker):
         self.renderers.submit(self.wsgi.prepare)
         try:
             self._serve_until(self._done)
-            for listener in self.sockets:
-                self.selector.unregister(listener.sock)
-                listener.close()
+            self._close_listeners()
             limit = time.monotonic() + STOP_SECONDS
             self._serve_until(
                 lambda: not any(each.owed for each in self.connections) or time.monotonic() > limit
@@ -234,13 +232,23 @@ class HealthWorker(Worker):
 
     # -- one connection, from accept to close
 
-    def _accept(self, listener: Any, _events: int) -> None:
+    def _close_listeners(self) -> None:
+        """Lets in who waits at the door, whom the kernel would reset, and shuts it."""
+        for listener in self.sockets:
+            for _ in range(MAX_CONNECTIONS):
+                if not self._accept(listener):
+                    break
+            self.selector.unregister(listener.sock)
+            listener.close()
+
+    def _accept(self, listener: Any, _events: int = selectors.EVENT_READ) -> bool:
+        """Lets one client in, if there is one."""
         try:
             sock, address = listener.accept()
         except OSError as error:  # gone again, or taken by a sibling of an older generation
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._make_room()
-            return
+            return False
         if len(self.connections) >= MAX_CONNECTIONS:
             self._make_room()
         sock.setblocking(False)  # noqa: FBT003
@@ -249,6 +257,7 @@ class HealthWorker(Worker):
         connection = Connection(sock, address, listener.getsockname(), deadline)
         self.connections.add(connection)
         self.selector.register(sock, selectors.EVENT_READ, partial(self._ready, connection))
+        return True
 
     def _make_room(self) -> None:
         """Closes who has been silent longest: a full house must not keep a probe out."""

@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -114,17 +114,36 @@ def test_who_asked_while_it_stood_still_is_answered(
     kept, silent = connect(PROBE), connect(PROBE)
     for sock in (kept, silent):
         assert sock.recv(4096).startswith(OK)
+    with standing_still(loop, monkeypatch):
+        kept.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        for each in loop.connections:
+            each.deadline = 0.0
+    assert kept.recv(4096).startswith(OK)
+    assert silent.recv(4096) == b""
+
+
+def test_who_waits_at_the_door_when_it_is_shut_is_answered(
+    loop: HealthWorker, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with standing_still(loop, monkeypatch):
+        waiting = [connect(PROBE) for _ in range(40)]
+        loop.alive = False
+    for sock in waiting:
+        assert sock.recv(4096).startswith(OK)
+
+
+@contextmanager
+def standing_still(loop: HealthWorker, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The loop, in the midst of what it does once a second."""
     stands, goes_on = threading.Event(), threading.Event()
 
-    def stand_still(_occupied: int) -> bool:
+    def beat(_occupied: int) -> bool:
         stands.set()
         return goes_on.wait()
 
-    monkeypatch.setattr(loop.duties, "beat", stand_still)
+    monkeypatch.setattr(loop.duties, "beat", beat)
     assert stands.wait(30)
-    kept.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-    for each in loop.connections:
-        each.deadline = 0.0
-    goes_on.set()
-    assert kept.recv(4096).startswith(OK)
-    assert silent.recv(4096) == b""
+    try:
+        yield
+    finally:
+        goes_on.set()
