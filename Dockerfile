@@ -1,7 +1,10 @@
 # The service in an image: no root, no shell, nothing writable.
 #
 #   docker build -t mingus-health .
-#   docker run --read-only --tmpfs /tmp --cap-drop ALL -p 5003:5003 -p 5004:5004 mingus-health
+#   docker run --read-only --tmpfs /tmp --cap-drop ALL --stop-timeout 50 \
+#       -p 5003:5003 -p 5004:5004 mingus-health
+#
+# A stop drains for 10 s and then lets requests end: docker's own 10 s would cut them off.
 #
 # An application of your own goes on top, its requirements through a stage of their own, because
 # there is no pip in here:

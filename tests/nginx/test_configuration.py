@@ -20,6 +20,13 @@ def test_every_nginx_takes_it(program: Path, tmp_path: Path) -> None:
     assert Nginx(program, tmp_path).check() == ""
 
 
+def test_it_fits_beside_what_an_nginx_says_already(program: Path, tmp_path: Path) -> None:
+    """And leaves that as it is: what is for the site alone stands in its server block."""
+    include = "include mingus-health.conf;"
+    said = "real_ip_header X-Real-IP; real_ip_recursive off; limit_req_status 503;"
+    assert Nginx(program, tmp_path, edits={include: f"{said}\n{include}"}).check() == ""
+
+
 @pytest.mark.parametrize("main", VARIANTS)
 def test_the_newest_takes_every_variant(newest: Path, tmp_path: Path, main: str) -> None:
     pods = () if main == "kubernetes.conf" else ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
