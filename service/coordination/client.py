@@ -48,6 +48,9 @@ STRICT: dict[str, Any] = {
 
 MAX_REDIRECTS = 2
 
+# After these, a node of a cluster may be gone, or no longer belong to it.
+_LOST = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ClusterDownError)
+
 # What a URL may say. Its time limits and retries are meant for the application's client.
 _ADDRESS = frozenset({"host", "port", "path", "db", "username", "password", "client_name"})
 
@@ -168,7 +171,11 @@ class DeadlineSocket:
 
 
 class _Bounded(AbstractConnection):
-    """Mixin: a connection that is made, and used, before its deadline."""
+    """Mixin: a connection that is made, and used, before its deadline.
+
+    It is left when its server turns out to be read-only: a failover leaves connections to the old
+    master behind, which is of no use, and whatever the address leads to by now may be another.
+    """
 
     def __init__(self, *, deadline: Deadline, **options: Any) -> None:
         self.deadline = deadline
@@ -183,11 +190,29 @@ class _Bounded(AbstractConnection):
     def socket_timeout(self, seconds: float) -> None:
         """Ignored: the deadline decides."""
 
-    socket_connect_timeout = socket_timeout
+    @property
+    def socket_connect_timeout(self) -> float:
+        """Half of the seconds left, so that a silent address of a name leaves some to the next.
+
+        A call takes as many round trips again, at least.
+        """
+        return self.socket_timeout / 2
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, seconds: float) -> None:
+        """Ignored: the deadline decides."""
 
     def _connect(self) -> DeadlineSocket:
         sock = super()._connect()  # type: ignore[no-untyped-call,safe-super]
         return self.deadline.watch(sock)
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """As ``Connection.read_response``."""
+        try:
+            return super().read_response(*args, **options)  # type: ignore[no-untyped-call,safe-super]
+        except redis.ReadOnlyError:
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise
 
 
 class BoundedConnection(_Bounded, Connection):
@@ -253,14 +278,6 @@ class _OfMaster(_Bounded):
     def _connect(self) -> DeadlineSocket:
         self.host, self.port = self.sentinels.master(self.deadline)
         return super()._connect()
-
-    def read_response(self, *args: Any, **options: Any) -> Any:
-        """As ``Connection.read_response``; a server that is no master any more is left."""
-        try:
-            return super().read_response(*args, **options)
-        except redis.ReadOnlyError:
-            self.disconnect()  # type: ignore[no-untyped-call]
-            raise
 
 
 class MasterConnection(_OfMaster, BoundedConnection):
@@ -338,10 +355,21 @@ class Client(redis.Redis):
                     return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
                 except redis.exceptions.MovedError as moved:
                     self._pool.follow(moved.host, moved.port)
-                except (redis.ConnectionError, redis.TimeoutError):
+                except redis.exceptions.AskError as ask:
+                    return self._ask(ask.host, ask.port, *args, **options)
+                except _LOST:
                     self._pool.go_home()
                     raise
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def _ask(self, host: str, port: int, *args: Any, **options: Any) -> Any:
+        """Has one command answered by the node of a cluster that is being given its slot."""
+        self._pool.follow(host, port)
+        try:
+            super().execute_command("ASKING")  # type: ignore[no-untyped-call]
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        finally:
+            self._pool.go_home()
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """All calls in the block together take at most ``seconds``."""
