@@ -209,7 +209,7 @@ class _Bounded(AbstractConnection):
     def read_response(self, *args: Any, **options: Any) -> Any:
         """As ``Connection.read_response``."""
         try:
-            return super().read_response(*args, **options)  # type: ignore[no-untyped-call,safe-super]
+            return super().read_response(*args, **options)
         except redis.ReadOnlyError:
             self.disconnect()  # type: ignore[no-untyped-call]
             raise

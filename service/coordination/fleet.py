@@ -272,12 +272,26 @@ def holder_of(lease: bytes | None) -> str:
     return "" if lease is None else lease.decode(errors="replace").rpartition(":")[0]
 
 
+# What a pod says of itself. One of another release may say it otherwise.
+_INFO: dict[str, type] = {
+    "host": str,
+    "release": str,
+    "lifecycle": str,
+    "ready": bool,
+    "workers_ok": int,
+    "workers_total": int,
+    "failing": list,
+}
+
+
 def _info(text: bytes | None) -> dict[str, Any]:
-    """What a pod said of itself; nothing where that cannot be read."""
+    """What a pod said of itself, without what cannot be read."""
     if text is None or len(text) > MAX_INFO_BYTES:
         return {}
     try:
         found = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: found[name] for name, kind in _INFO.items() if isinstance(found.get(name), kind)}

@@ -129,7 +129,7 @@ def test_an_older_term_publishes_nothing(pods: list[Pod], server: RedisServer) -
 
 def test_a_look_at_everybody(pods: list[Pod], server: RedisServer) -> None:
     one, two, three = pods
-    one.sync(release="blue", pod="a lie")
+    one.sync(release="blue", pod="a lie", ready="perhaps", failing=None, news=1)
     two.sync(release="green")
     three.sync()
     age(server, "pods", "three")
@@ -137,6 +137,7 @@ def test_a_look_at_everybody(pods: list[Pod], server: RedisServer) -> None:
     rows, holders = one.fleet.look()
     assert [(row["pod"], row.get("release")) for row in rows] == [("two", None), ("one", "blue")]
     assert all(0 <= row["age_seconds"] < 60 for row in rows)
+    assert set(rows[1]) == {"pod", "age_seconds", "release"}, "the rest is not what it should be"
     assert holders == {"checks": "one", "startup": None}
     json.dumps(rows)
 

@@ -1,7 +1,9 @@
 """The status page without a browser: what is on it, for whom, and that nothing breaks out."""
 
+import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from gzip import compress
 from html.parser import HTMLParser
 from typing import Any
@@ -209,6 +211,16 @@ def test_nothing_that_is_shown_can_break_out(page: Page) -> None:
         assert outline.tags.count("script") == 1
         assert outline.text.count(HOSTILE) == 4
         assert not any(name.startswith("on") or name == "style" for name in outline.attributes)
+
+
+def test_pods_that_cannot_be_read_are_shown_among_the_others(page: Page) -> None:
+    seen = json.loads(fleet(3).members)
+    seen["pods"][1] = {"pod": f"{1:032x}", "age_seconds": 2.0}
+    view = replace(fleet(3), members=json.dumps(seen))
+    page.board.publish(1, encode(Snapshot(snapshot().states, fleet=view)))
+    rows = page.document()["fleet"]["pods"]
+    assert [row["ready"] for row in rows] == [False, None, True]
+    assert "None" not in Outline(page.html()).text
 
 
 def test_the_policy_allows_what_stands_in_the_page_and_nothing_else(page: Page) -> None:

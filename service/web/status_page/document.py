@@ -56,8 +56,13 @@ def document(reader: Reader, payload: Payload, runbook: Runbook, *, trusted: boo
         },
         "workers": [worker_document(worker, reader) for worker in workers],
         "tasks": startup["data"]["tasks"],
-        "fleet": members(pod, trusted=True) if pod.snapshot.fleet else None,
+        "fleet": _fleet(pod) if pod.snapshot.fleet else None,
     }
+
+
+def _fleet(pod: Pod) -> Document:
+    found = members(pod, trusted=True)
+    return {**found, "pods": sorted(found["pods"], key=lambda row: row["ready"] is True)}
 
 
 def _verdicts(pod: Pod, payload: Payload) -> Document:
