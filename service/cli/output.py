@@ -34,7 +34,7 @@ class NoAnswer(Exception):  # noqa: N818 - what there is: no answer
 def show(options: argparse.Namespace, document: dict[str, Any], text: str) -> None:
     """Prints a document on standard output, in the form that was asked for."""
     if options.json:
-        text = json.dumps(document, ensure_ascii=False)
+        text = json.dumps(document, ensure_ascii=sys.stdout.encoding.lower() != "utf-8")
     elif sys.stdout.isatty():
         text = tinted(text)
     sys.stdout.write(f"{text}\n")

@@ -1,5 +1,6 @@
 """The command line, and the service without our gunicorn hooks."""
 
+import json
 import os
 import signal
 import socket
@@ -44,6 +45,37 @@ def test_check_answers_while_every_listener_is_busy(make_pod: Callable[..., Pod]
     workers = [*pod.workers(), *(worker for worker in pod.board.workers())]
     with frozen(worker.pid for worker in workers):
         assert _check(pod, "liveness") == 0
+
+
+def test_output_that_nobody_takes(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(APP_NAME="Café").start()
+    full = "mingus-health: [Errno 28] No space left on device\n"
+    for redirected, status, said in (
+        ("check --json", 0, ""),
+        ("check --json >&-", 0, ""),
+        ("check --json >&- 2>&-", 0, ""),
+        ("check --json > /dev/full", 2, full),
+        ("status > /dev/full", 2, full),
+        ("settings > /dev/full", 2, full),
+        ("settings | head -1", 0, ""),
+    ):
+        done = _shell(pod, redirected)
+        assert (done.returncode, done.stderr) == (status, said), redirected
+    done = _shell(pod, "settings --json", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["APP_NAME"]["value"] == "Café"
+
+
+def _shell(pod: Pod, command: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m service {command}"],
+        env={**pod.environ, **environ},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 @contextmanager
