@@ -24,6 +24,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError, PydanticUseDefault
@@ -393,6 +394,16 @@ class Settings(BaseSettings):
     health_details_token: Annotated[
         tuple[SecretStr, ...], NoDecode, BeforeValidator(_words), AfterValidator(_tokens)
     ] = _var((), "comma-separated bearer tokens, each of at least 16 characters")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        """The environment is bytes; what is not UTF-8 could not be shown in any answer."""
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise _wrong("must be UTF-8") from None
+        return value
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from gunicorn.http import RequestParser, wsgi
+from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 from gunicorn.workers.base import Worker
 
 from service.web.endpoints import EVENTS
@@ -351,6 +352,8 @@ class HealthWorker(Worker):
         except StopIteration:
             return None, b""
         except Exception as error:  # noqa: BLE001 - gunicorn's own rim: it names them all
+            if isinstance(error, NoMoreData):  # it was cut off, at the most that is taken
+                error = LimitRequestHeaders(f"more than {MAX_HEAD_BYTES} bytes")
             sink = Sink()
             self.handle_error(None, sink, connection.address, error)
             return None, bytes(sink.data)

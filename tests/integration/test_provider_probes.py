@@ -180,6 +180,7 @@ def test_slow_response(server: api.ProviderServer) -> None:
         pytest.param({"Retry_After": "-7"}, None, id="negative"),
         pytest.param({"Retry_After": "9" * 400}, None, id="for ever"),
         pytest.param({"Retry_After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0, id="a date gone by"),
+        pytest.param({"Retry_After": f"Wed, 21 Oct {'9' * 40} 07:28:00 GMT"}, None, id="no year"),
     ],
 )
 def test_retry_after(

@@ -72,6 +72,11 @@ def test_more_clients_than_there_is_room_for(pod: Pod) -> None:
         pytest.param(
             b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n", b"431", id="many headers"
         ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\n" + (b"a: " + b"b" * 4000 + b"\r\n") * 5 + b"\r\n",
+            b"431",
+            id="long headers",
+        ),
     ],
 )
 def test_what_is_no_request_gets_an_answer(pod: Pod, head: bytes, status: bytes) -> None:

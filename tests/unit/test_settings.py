@@ -438,6 +438,7 @@ WORDS = [
     ("HEALTH_TRUSTED_PROXIES", "10.0.0.0/33"),
     ("HEALTH_DETAILS_TOKEN", "fifteen-letters"),
     ("HEALTH_DETAILS_TOKEN", f"{TOKEN},short"),
+    *((name, os.fsdecode(b"caf\xe9")) for name in ("APP_NAME", "APP_VERSION", "DATABASE_URL")),
 ]
 REFUSED = [*BOUNDS, *((name, "many") for name in NUMBERS), *WORDS]
 
