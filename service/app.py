@@ -6,7 +6,6 @@ server, or ``flask run``, calls ``create_app``: one process that is both.
 
 import atexit
 import socket
-import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # The embedded server is there after some 50 ms; asked earlier, it would seem to be down.
-EMBEDDED_PATIENCE = 2.0
 
 
 def preload(settings: Settings) -> None:
@@ -99,6 +97,9 @@ def health(
     """
     instruments = _instruments(settings)
     redis = _embedded(settings)
+    if redis is not None:
+        redis.ensure()
+        redis.wait()
     monitor = _monitor(settings, board, instruments, redis, epoch)
     monitor.start()
     duties = WatchDuties(board, slot, epoch, monitor, redis, settings.directory, patience)
@@ -117,8 +118,7 @@ def create_app() -> Flask:
     slot.assign(Role.WEB, generation=0, threads=settings.threads)
     slot.occupy()
     instruments = _instruments(settings)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    redis = _embedded(settings) if in_main_thread else None
+    redis = _embedded(settings)
     application = (
         checks.imported(settings.app_module, "APP_MODULE") if settings.app_module else None
     )
@@ -133,7 +133,7 @@ def create_app() -> Flask:
     def make_monitor() -> Monitor:
         return _monitor(settings, board, instruments, redis, epoch=board.next_epoch())
 
-    keeper = Keeper(slot, make_monitor)
+    keeper = Keeper(slot, make_monitor, redis)
     keeper.start()
     atexit.register(keeper.stop)
     return app
@@ -161,13 +161,10 @@ def _embedded(settings: Settings) -> EmbeddedRedis | None:
     if not _has_embedded(settings):
         return None
     try:
-        redis = EmbeddedRedis(settings.directory)
+        return EmbeddedRedis(settings.directory)
     except ValueError as error:
         log.warning("no embedded Redis", reason=f"RUN_DIR: {error}")
         return None
-    redis.ensure()
-    redis.wait(EMBEDDED_PATIENCE)
-    return redis
 
 
 def _has_embedded(settings: Settings) -> bool:

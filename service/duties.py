@@ -120,10 +120,14 @@ class Keeper:
     Args:
         slot: The process's own.
         make: Makes a monitor, of a new epoch each time.
+        redis: The embedded server, where there is one; not started yet.
     """
 
-    def __init__(self, slot: Slot, make: Callable[[], Monitor]) -> None:
+    def __init__(
+        self, slot: Slot, make: Callable[[], Monitor], redis: EmbeddedRedis | None
+    ) -> None:
         self._slot = slot
+        self._redis = redis
         self._make = make
         self._monitor = make()
         self._stopping = threading.Event()
@@ -131,7 +135,6 @@ class Keeper:
 
     def start(self) -> None:
         """Begins to watch."""
-        self._monitor.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -140,8 +143,14 @@ class Keeper:
         self._monitor.stop()
 
     def _loop(self) -> None:
+        if self._redis is not None:
+            self._redis.ensure()
+            self._redis.wait()
+        self._monitor.start()
         while not self._stopping.wait(1.0):
             self._slot.beat(0)
+            if self._redis is not None:
+                self._redis.ensure()
             use = pools.figures()
             if use is not None:
                 self._slot.pool = use

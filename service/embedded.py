@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 LONGEST_SOCKET_PATH = 107  # bytes; sockaddr_un has 108, one of them for the end
 LONGEST_BACKOFF = 30.0
 STEADY = 60.0  # seconds; a server that lived so long starts over with its backoff
+PATIENCE = 2.0
 STOP_GRACE = 2.0
 
 _SETTINGS = (
@@ -87,10 +88,10 @@ def spawn(
 
 
 class EmbeddedRedis:
-    """Keeps one server running; belongs to the main thread of one process.
+    """Keeps one server running; belongs to one thread.
 
-    The kernel ends the server with the *thread* that started it, so that must be the one
-    that lasts as long as the process.
+    The kernel ends the server with the *thread* that started it, so that must be one that
+    lasts as long as the process.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class EmbeddedRedis:
         self._socket = _fitting(directory / f"redis-{secrets.token_hex(4)}.sock")
         self._output = self._socket.with_suffix(".log")
         self._clock = clock
+        self._keeper: threading.Thread | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._started = self._next_start = clock()
         self._backoff = 0.0
@@ -132,18 +134,19 @@ class EmbeddedRedis:
         """Start the server if it does not run; call once a second. Never waits for it.
 
         Raises:
-            RuntimeError: Called from another thread than the main one.
+            RuntimeError: Called from another thread than the first time.
         """
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("the embedded Redis must be started from the main thread")
+        self._keeper = self._keeper or threading.current_thread()
+        if threading.current_thread() is not self._keeper:
+            raise RuntimeError("the embedded Redis must be kept by one thread")
         if self._server is not None and self._server.poll() is not None:
             self._bury(f"ended with status {self._server.returncode}: {self._last_words()}")
         if self._server is None and self._clock() >= self._next_start:
             self._start()
 
-    def wait(self, patience: float) -> None:
-        """Wait until the server answers, for so many seconds at most."""
-        end = self._clock() + patience
+    def wait(self) -> None:
+        """Wait until the server answers, for two seconds at most."""
+        end = self._clock() + PATIENCE
         pause = threading.Event()
         while not self._listens() and self._clock() < end:
             pause.wait(0.01)

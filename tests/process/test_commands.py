@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from tests.pod import ROOT, Pod, eventually, frozen
 from tests.process.commands import STEADY, document, run
@@ -79,7 +81,7 @@ def _shell(pod: Pod, command: str, **environ: str) -> "subprocess.CompletedProce
 
 
 @contextmanager
-def _flask_run(pod: Pod) -> Iterator[None]:
+def _flask_run(pod: Pod) -> Iterator["subprocess.Popen[bytes]"]:
     """The service under Flask's own server: one process, no hooks."""
     log = pod.directory / "flask.log"
     with log.open("ab") as output:
@@ -91,10 +93,29 @@ def _flask_run(pod: Pod) -> Iterator[None]:
             stderr=output,
         )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_without_hooks_the_embedded_redis_is_started_again(make_pod: Callable[..., Pod]) -> None:
+    pod = make_pod(REDIS_EMBEDDED="auto")
+    with _flask_run(pod) as process:
+        eventually(lambda: pod.status("/health/redis") == 200, "it serves")
+        server = eventually(lambda: _embedded(process.pid), "its Redis")
+        server.kill()
+        eventually(lambda: _embedded(process.pid) not in (None, server), "another one")
+        eventually(lambda: pod.status("/health/redis") == 200, "it serves again")
+
+
+def _embedded(pid: int) -> psutil.Process | None:
+    """The embedded Redis of a process, where it runs."""
+    for child in psutil.Process(pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if child.name() == "valkey-server" and child.status() != psutil.STATUS_ZOMBIE:
+                return child
+    return None
 
 
 def test_one_process_without_hooks(make_pod: Callable[..., Pod], tmp_path: Path) -> None:
