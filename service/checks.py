@@ -17,6 +17,8 @@ from service.settings import CHECKS, PROVIDERS, Settings, SettingsError
 
 Probes = dict[Check, Probe | None]
 
+# Of the application's own: a publication has room for so many, but for details and history.
+MAX_CHECKS = 400
 # Names that stand for something else where the application's own checks are listed.
 RESERVED = {*CHECKS, "external_services", "external_apis", "overall"}
 
@@ -129,6 +131,10 @@ def _call_registration(reference: str) -> Mapping[Check, Probe]:
     if not right:
         raise SettingsError(
             f"HEALTH_CHECKS: {reference} must return a mapping of Check to callable"
+        )
+    if len(found) > MAX_CHECKS:
+        raise SettingsError(
+            f"HEALTH_CHECKS: {reference} returns {len(found)} checks, {MAX_CHECKS} are the most"
         )
     names = [check.name for check in found]
     taken = sorted(name for name in names if name in RESERVED or names.count(name) > 1)

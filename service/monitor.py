@@ -39,10 +39,12 @@ from service.health import (
     Told,
 )
 from service.health.events import pod_turned, turned
+from service.health.history import History
 from service.health.schedule import first_start, next_alone, next_start
 from service.health.snapshot import Encoder, decode
 from service.probes.errors import mask
-from service.scoreboard import Scoreboard
+from service.scoreboard import BODY_BYTES, Scoreboard
+from service.settings import CHECKS
 
 log = structlog.get_logger(__name__)
 
@@ -354,6 +356,7 @@ class Monitor:
         self._due = {name: self._first_due(name, now) for name in self._runners}
         self._due_alone = {name: self._next_alone(name) for name in self._runners}
         self._published = float("-inf")
+        self._cut = False
         self._tasks = startup.states()
         self._logged: dict[str, tuple[tuple[Status, str | None], float]] = {}
         self._standing: tuple[Standing, float] | None = None
@@ -534,7 +537,7 @@ class Monitor:
 
     def _publish(self, now: float) -> None:
         snapshot = self._everything()
-        self._scoreboard.publish(self._epoch, self._encode(snapshot))
+        self._scoreboard.publish(self._epoch, self._body(snapshot))
         self._published = now
         self._fleet.tell(snapshot)
         board = self._scoreboard
@@ -543,6 +546,18 @@ class Monitor:
         snapshot = replace(snapshot, lifecycle=board.lifecycle, serving_at=board.serving_at)
         self._report_pod(snapshot.at(now), now)
         self._notices.tell(snapshot, self._fleet.stance())
+
+    def _body(self, snapshot: Snapshot) -> bytes:
+        """A snapshot as bytes: if need be, the verdicts without what explains them."""
+        body = self._encode(snapshot)
+        fits = len(body) <= BODY_BYTES
+        if fits is self._cut:
+            self._cut = not fits
+            if not fits:
+                log.warning("details and history of checks left out", bytes=len(body))
+        if fits:
+            return body
+        return self._encode(replace(snapshot, states=_bare(snapshot.states)))
 
     def _report_pod(self, snapshot: Snapshot, now: float) -> None:
         """One log line when the pod gets into traffic or out of it, with the reason."""
@@ -580,6 +595,19 @@ class Monitor:
             duration_ms=round(run.duration * 1000, 2),
             **_lasted(event),
         )
+
+
+def _bare(states: Mapping[str, CheckState]) -> dict[str, CheckState]:
+    """States with what decides, and without details and history of the application's own checks.
+
+    Of the documented checks the details are few, and have a documented place in the answers.
+    """
+
+    def bare(state: CheckState) -> CheckState:
+        run = state.run and replace(state.run, result=replace(state.run.result, details={}))
+        return replace(state, run=run, history=History())
+
+    return {name: state if name in CHECKS else bare(state) for name, state in states.items()}
 
 
 def _lasted(event: Event | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.checks import definitions, imported, limits, registered
+from service.checks import MAX_CHECKS, definitions, imported, limits, registered
 from service.health import Check, Probe, ProgressLimits, Result, Thresholds
 from service.settings import CHECKS, PROVIDERS, Settings, SettingsError
 
@@ -148,6 +148,10 @@ def a_key_of_the_documents() -> Mapping[Check, Probe]:
     return {Check("external_services"): well}
 
 
+def too_many() -> Mapping[Check, Probe]:
+    return {Check(f"queue_{number}"): well for number in range(MAX_CHECKS + 1)}
+
+
 def own(function: Callable[[], Any], **fields: Any) -> Settings:
     return settings(health_checks=f"{__name__}:{function.__name__}", **fields)
 
@@ -174,6 +178,7 @@ def test_no_checks_need_be_registered() -> None:
         pytest.param(a_documented_name, id="a documented name"),
         pytest.param(a_name_twice, id="a name twice"),
         pytest.param(a_key_of_the_documents, id="a key of the documents"),
+        pytest.param(too_many, id="too many"),
     ],
 )
 def test_what_cannot_be_registered(function: Callable[[], Any]) -> None:

@@ -1116,3 +1116,21 @@ def test_a_publication_of_a_monitor_can_be_read_by_a_reader(make: Make) -> None:
     newest = rig.board.newest()
     assert newest is not None
     assert encode(decode(newest.body)) == newest.body
+
+
+def test_what_is_too_much_to_publish_is_published_without_details(make: Make) -> None:
+    def measures() -> Result:
+        return Result(details={"measured": "x" * 4000})
+
+    own = {Check(f"own_{number}"): measures for number in range(130)}
+    rig = make({DATABASE: lambda: Result(details={"kept": 1}), **own})
+    with capture_logs() as logs:
+        rig.round(1 + len(own))
+        rig.tick(TICK)
+    states = rig.published.states
+    assert {state.status for state in states.values()} == {Status.HEALTHY}
+    details = {name: dict(state.run.result.details) for name, state in states.items() if state.run}
+    assert details.pop("database") == {"kept": 1}
+    assert list(details.values()) == [{}] * len(own)
+    said = [entry["event"] for entry in logs]
+    assert said.count("details and history of checks left out") == 1
