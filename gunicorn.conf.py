@@ -1,6 +1,7 @@
 """gunicorn's settings for a pod: web workers on PORT, one health worker on HEALTH_PORT."""
 
 import os
+import resource
 
 from service.hooks import (  # noqa: F401 - gunicorn takes its hooks from here by name
     SETTINGS,
@@ -30,6 +31,10 @@ timeout = 30
 graceful_timeout = 30
 keepalive = 75  # longer than nginx keeps an idle upstream connection (60), or requests are lost
 control_socket_disable = True  # two masters of one user would take each other's
+# A web worker that can open nothing more ends, and all its requests with it. A quarter of what it
+# may have open is for everything but clients.
+open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+worker_connections = min(1000, open_files * 3 // 4) if open_files > 0 else 1000
 raw_env = [f"PROMETHEUS_MULTIPROC_DIR={SETTINGS.metrics_directory}"]
 logger_class = AccessLog
 logconfig_dict = configure(SETTINGS.log_level)

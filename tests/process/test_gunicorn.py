@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -307,3 +308,23 @@ def _servers(pod: Pod) -> list[str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return [line for line in lines if str(pod.directory) in line and "valkey" in line]
+
+
+def test_idle_clients_cannot_use_up_what_a_worker_may_have_open(
+    make_pod: Callable[..., Pod],
+) -> None:
+    pod = make_pod(WEB_CONCURRENCY="1", REDIS_EMBEDDED="off", DATABASE_URL="sqlite://")
+    pod.prefix = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"]
+    pod.start()
+    before = [worker.pid for worker in pod.workers()]
+    with ExitStack() as stack:
+        for _ in range(300):
+            idle = stack.enter_context(socket.create_connection(("127.0.0.1", pod.port), 30))
+            idle.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        worker = psutil.Process(before[0])
+        eventually(lambda: len(worker.net_connections("tcp")) > 256 * 3 // 4, "it is full")
+        assert pod.status("/health", timeout=1) is None, "those before it are not all let in"
+        assert pod.get(LIVENESS, health=True).status == 200
+    eventually(lambda: pod.status("/health") == 200, "there is room again")
+    assert [worker.pid for worker in pod.workers()] == before
+    assert "Too many open files" not in pod.log
