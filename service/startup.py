@@ -10,7 +10,9 @@ Web workers wait for nothing: they boot meanwhile, and the startup probe tells.
 The lease only spares the database a queue of pods. That the effect is committed once is up to
 the ledger, so this thread may do what it likes when Redis is away.
 
-Each call that may block runs in a thread of its own, which is left behind at its time limit.
+Each call that may block runs in a thread of its own, which is left behind at its time limit. Those
+that never come back are counted for each task, and for the ledger: a task that hangs takes no
+thread from the next one, nor from the ledger, which has to hear that it was given up.
 """
 
 import os
@@ -48,9 +50,11 @@ REDIS_SECONDS = 0.5
 # How often those who wait look into the ledger: they begin with the one and end with the other.
 MIN_POLL = 0.5
 MAX_POLL = 5.0
-# Threads that have not come back, beyond which there is no further one.
+# Threads that have not come back, of one task or of the ledger: beyond it there is no further one.
 MAX_LOST = 4
 BEAT = 1.0
+# Whose calls are of no task. No task can have this name.
+_LEDGER = "the ledger"
 
 # What a task's own statement may have brought about, and not the database.
 _OF_THE_TASK = ("query_failed", "permission_denied")
@@ -209,7 +213,7 @@ class Startup:
         self._changed: Callable[[], None] = lambda: None
         self._woken = threading.Event()
         self._stopping = threading.Event()
-        self._lost: list[threading.Thread] = []
+        self._lost: dict[str, list[threading.Thread]] = {}
         self._thread = threading.Thread(target=self._loop, name="startup", daemon=True)
 
     def states(self) -> Mapping[str, TaskState]:
@@ -266,7 +270,7 @@ class Startup:
             self.show(task.name, self._states[task.name].running(attempt))
             begun = self._clock()
             try:
-                self.bounded(lambda _cord: work(), task.timeout)
+                self.bounded(lambda _cord: work(), task.timeout, task.name)
             except Stopped:
                 raise
             except Exception as error:  # noqa: BLE001 - the rim: a task may raise what it likes
@@ -328,16 +332,22 @@ class Startup:
         if self._stopping.wait(seconds):
             raise Stopped
 
-    def bounded(self, call: Callable[[Cord], T], seconds: float) -> T:
+    def bounded(self, call: Callable[[Cord], T], seconds: float, whose: str) -> T:
         """What a call returns or raises.
+
+        Args:
+            call: What to do; the cord ends it in the database.
+            seconds: How long it may take.
+            whose: The name of the task it is a part of, or ``_LEDGER``.
 
         Raises:
             TimeoutError: It took too long, and its thread is left behind.
             Stopped: The process ends.
         """
-        self._lost = [thread for thread in self._lost if thread.is_alive()]
-        if len(self._lost) >= MAX_LOST:
-            raise TimeoutError(f"{len(self._lost)} calls have not come back")
+        lost = [thread for thread in self._lost.get(whose, ()) if thread.is_alive()]
+        self._lost[whose] = lost
+        if len(lost) >= MAX_LOST:
+            raise TimeoutError(f"{len(lost)} calls of {whose} have not come back")
         end, cord = self._clock() + seconds, Cord()
         outcome: Future[T] = Future()
         outcome.add_done_callback(lambda _: self._woken.set())
@@ -348,7 +358,7 @@ class Startup:
         while not outcome.done():
             left = end - self._clock()
             if left <= 0 or self._stopping.is_set():
-                self._lost.append(thread)
+                lost.append(thread)
                 cord.pull()
                 if self._stopping.is_set():
                     raise Stopped
@@ -402,7 +412,7 @@ class _Release:
     def _step(self) -> None:
         startup, name = self._startup, self._task.name
         try:
-            entry = startup.bounded(self._ledger.entries, LEDGER_SECONDS).get(name)
+            entry = startup.bounded(self._ledger.entries, LEDGER_SECONDS, _LEDGER).get(name)
             if not self._looked and entry is not None and entry.state == "given_up":
                 self._former = entry.attempt
             self._looked = True
@@ -463,7 +473,7 @@ class _Release:
     def _attempt(self) -> None:
         startup, ledger, task = self._startup, self._ledger, self._task
         claim = partial(ledger.claim, task.name, 1 + task.retries, self._due)
-        entry = startup.bounded(claim, LEDGER_SECONDS)
+        entry = startup.bounded(claim, LEDGER_SECONDS, _LEDGER)
         if entry is None:
             return
         self._see(entry)
@@ -471,7 +481,7 @@ class _Release:
         perform = partial(ledger.perform, task.name, attempt, self._work, task.timeout)
         begun = startup.now()
         try:
-            self._see(startup.bounded(perform, task.timeout))
+            self._see(startup.bounded(perform, task.timeout, task.name))
         except (Stopped, Busy):
             raise
         except Exception as error:  # noqa: BLE001 - the rim: a task may raise what it likes
@@ -479,7 +489,7 @@ class _Release:
             state = self._state.failed(code, startup.now() - begun, attempt)
             startup.show(task.name, state, _reason(error))
             record = partial(ledger.record, task.name, attempt, code, given_up=given_up)
-            startup.bounded(record, LEDGER_SECONDS)
+            startup.bounded(record, LEDGER_SECONDS, _LEDGER)
 
 
 def _resumed(

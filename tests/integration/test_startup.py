@@ -15,7 +15,7 @@ from service import startup
 from service.coordination import election
 from service.coordination.election import Election
 from service.coordination.lease import Grant, Unavailable
-from service.coordination.ledger import Ledger
+from service.coordination.ledger import Cord, Ledger
 from service.health import CheckFailed, Scope, StartupTask, Status, TaskState
 from service.startup import MAX_LOST, Startup
 from tests.pod import eventually
@@ -240,6 +240,27 @@ def test_threads_that_do_not_come_back_are_few(make: Make) -> None:
     gate.set()
     assert (state.code, state.attempt) == ("timeout", 9)
     assert len(calls) == MAX_LOST
+
+
+def test_a_task_that_hangs_keeps_no_other_from_its_turn(make: Make, url: str) -> None:
+    """Whatever it has left behind: the next one has threads of its own, and so has the ledger."""
+    gate = threading.Event()
+    hangs = task("hang", once="pod", timeout=0.05, retries=MAX_LOST, required=False)
+    one = run(make({hangs: lambda: gate.wait(60), task("migrate"): effect}))
+    given_up, done = settled(one, "hang", "migrate")
+    gate.set()
+    assert (given_up.code, given_up.attempt) == ("timeout", 1 + MAX_LOST)
+    assert (done.done, effects(url)) == (True, ["done"])
+
+
+def test_the_ledger_hears_that_a_task_that_hangs_is_given_up(make: Make, url: str) -> None:
+    gate = threading.Event()
+    hangs = {task("hang", timeout=0.05, retries=MAX_LOST): lambda _connection: gate.wait(60)}
+    (state,) = settled(run(make(hangs)), "hang")
+    entry = Ledger(url, "shop", "r1", "test").entries(Cord())["hang"]
+    gate.set()
+    assert (state.code, state.attempt) == ("timeout", 1 + MAX_LOST)
+    assert (entry.state, entry.error, entry.attempt) == ("given_up", "timeout", 1 + MAX_LOST)
 
 
 @pytest.mark.parametrize("once", ["pod", "release"])
