@@ -184,7 +184,10 @@ class Ledger:
         """
         with self._call(cord), self._engine.connect() as connection:
             self._make(connection)
-            return self._entries(connection)
+            # Without limits the server would wait on, for a client that has long gone.
+            with connection.begin():
+                self._dialect.limit(connection, LOCK_SECONDS)
+                return self._entries(connection)
 
     def claim(
         self, task: str, tries: int, due: Callable[[Entry | None], bool], cord: Cord

@@ -356,6 +356,25 @@ def test_the_database_ends_what_takes_too_long(one: Ledger) -> None:
     assert getattr(caught.value.orig, "sqlstate", None) == "57014"
 
 
+def test_who_looks_in_vain_leaves_nobody_waiting_in_the_server(
+    server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "LOCK_SECONDS", 0.3)
+    book, cord = Ledger(server.url, "shop", "r1", "one"), Cord()
+    book.entries(Cord())
+    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with engine(server.url).begin() as other:
+        other.execute(text(f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE"))
+        thread, raised = in_thread(lambda: book.entries(cord))
+        try:
+            eventually(lambda: raised, "the server says that it takes too long")
+            assert server.execute(waiting) == []
+        finally:
+            cord.pull()
+            thread.join(60)
+    assert isinstance(raised[0], DBAPIError)
+
+
 def test_a_frozen_server_holds_nobody(server: Postgres) -> None:
     book = Ledger(server.url, "shop", "r1", "one")
     book.entries(Cord())
