@@ -467,8 +467,8 @@ class _Release:
             return True
         if entry.state == "given_up":
             return entry.attempt == self._former
-        pause = self._task.pause(entry.tries)
-        return entry.state == "failed" and entry.age >= pause * self._startup.jitter()
+        pause = self._task.pause(entry.tries) * self._startup.jitter()
+        return entry.state == "failed" and not 0 <= entry.age < pause
 
     def _attempt(self) -> None:
         startup, ledger, task = self._startup, self._ledger, self._task

@@ -78,6 +78,7 @@ class Entry:
         error: Code of the newest attempt that failed, or None.
         duration: Seconds the newest finished attempt took, or None.
         age: Seconds since the newest attempt began, or ended if it has; by the database's clock.
+            Negative where that has been set back meanwhile, and then it says nothing.
     """
 
     state: str
@@ -211,7 +212,7 @@ class Ledger:
                 if not due(entry):
                     return None
                 if entry and entry.state == "running":
-                    if entry.age < CLAIM_SECONDS:
+                    if 0 <= entry.age < CLAIM_SECONDS:
                         raise Busy
                     if entry.tries >= tries:
                         self._give_up(connection, task)

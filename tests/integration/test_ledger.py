@@ -131,6 +131,18 @@ def test_a_fresh_claim_is_not_overtaken(one: Ledger, two: Ledger) -> None:
     assert state(one) == ("running", 1, 1, None)
 
 
+def test_a_clock_that_was_set_back_holds_up_nobody(one: Ledger, two: Ledger, url: str) -> None:
+    claim(one)
+    later = (
+        "clock_timestamp() + interval '1 hour'"
+        if "postgresql" in url
+        else "strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 hour')"
+    )
+    with engine(url).begin() as connection:
+        connection.execute(text(f"UPDATE {TABLE} SET started_at = {later}"))
+    assert claim(two).attempt == 2
+
+
 def test_who_was_overtaken_has_no_effect(
     one: Ledger, two: Ledger, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

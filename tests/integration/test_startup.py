@@ -15,7 +15,7 @@ from service import startup
 from service.coordination import election
 from service.coordination.election import Election
 from service.coordination.lease import Grant, Unavailable
-from service.coordination.ledger import Cord, Ledger
+from service.coordination.ledger import TABLE, Cord, Ledger
 from service.health import CheckFailed, Scope, StartupTask, Status, TaskState
 from service.startup import MAX_LOST, Startup
 from tests.pod import eventually
@@ -387,6 +387,17 @@ def test_a_pod_that_comes_later_tries_anew_what_was_given_up(make: Make) -> None
     assert settled(second, "migrate")[0].attempt == 3
     eventually(lambda: first.states()["migrate"].done, "the first one notices")
     assert first.states() == second.states()
+
+
+def test_a_pause_ends_though_the_clock_was_set_back(make: Make, url: str) -> None:
+    book = Ledger(url, "shop", "r1", "another")
+    book.claim("migrate", 3, lambda _entry: True, Cord())
+    book.record("migrate", 1, "task_failed", Cord())
+    later = "strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 hour')"
+    with engine(url).begin() as connection:
+        connection.execute(text(f"UPDATE {TABLE} SET ended_at = {later}"))
+    (state,) = settled(run(make({task("migrate"): effect})), "migrate")
+    assert (state.done, state.attempt) == (True, 2)
 
 
 def test_who_watched_gives_up_too(make: Make) -> None:
