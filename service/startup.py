@@ -28,8 +28,8 @@ import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from service.checks import imported
-from service.coordination.client import Client, connect
-from service.coordination.election import LEASE_SECONDS, Election
+from service.coordination.client import connect
+from service.coordination.election import LEASE_SECONDS, Election, InTime
 from service.coordination.lease import Lease, Unavailable, keyspace
 from service.coordination.ledger import Busy, Cord, Entry, Ledger
 from service.health import CheckFailed, Scope, StartupTask, TaskState
@@ -155,14 +155,16 @@ def _election(settings: Settings, board: Scoreboard) -> Election:
     return Election(lease, proceed=settings.startup_tasks_without_redis == "proceed")
 
 
-def _client(settings: Settings) -> Client | None:
+def _client(settings: Settings) -> InTime | None:
     """Of the fleet's Redis, if one is configured. Sends nothing.
 
     Raises:
         ValueError: Its URL cannot be used.
     """
     address = settings.redis_address
-    return None if address is None else connect(address, timeout=REDIS_SECONDS)
+    if address is None:
+        return None
+    return InTime(partial(connect, address, timeout=REDIS_SECONDS), 2 * REDIS_SECONDS)
 
 
 def _published(board: Scoreboard) -> Mapping[str, TaskState]:

@@ -5,18 +5,24 @@ pods: that an effect is committed once is up to the ledger. So its term is short
 the wait for a dead holder depends on it.
 """
 
+import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from concurrent import futures
+from functools import partial
+from typing import Any, Protocol
 
 import structlog
 
+from service.coordination.client import Client
 from service.coordination.lease import Grant, Unavailable
 from service.health import Scope
 
 log = structlog.get_logger(__name__)
 
 LEASE_SECONDS = 6.0
+# Calls to Redis that have not come back, beyond which there is no further one.
+MAX_LOST = 4
 
 
 class Hold(Protocol):
@@ -27,6 +33,53 @@ class Hold(Protocol):
 
     def release(self) -> None:
         """Gives the lease up."""
+
+
+class InTime:
+    """A client of Redis whose scripts end in time, also where a name server is silent.
+
+    Each call has a thread of its own. One that does not come back is left behind with its client,
+    which asks for nothing any more; so what a lease has heard of its calls is all there was.
+
+    Args:
+        connect: Makes a client, without I/O.
+        seconds: What a call may take; more than the client's own limit.
+    """
+
+    def __init__(self, connect: Callable[[], Client], seconds: float) -> None:
+        self._connect = connect
+        self._seconds = seconds
+        self._client: Client | None = connect()
+        self._lost: list[threading.Thread] = []
+
+    def register_script(self, script: str, /) -> Callable[..., Any]:
+        """As ``redis.Redis``; what it returns raises TimeoutError, too."""
+        return partial(self._run, script)
+
+    def _run(self, script: str, **arguments: Any) -> Any:
+        self._lost = [thread for thread in self._lost if thread.is_alive()]
+        if len(self._lost) >= MAX_LOST:
+            raise TimeoutError("earlier calls have not come back")
+        client = self._client = self._client or self._connect()
+        outcome: futures.Future[Any] = futures.Future()
+
+        def call() -> None:
+            try:
+                outcome.set_result(client.register_script(script)(**arguments))
+            except Exception as error:  # noqa: BLE001 - raised again where the call was made
+                outcome.set_exception(error)
+
+        thread = threading.Thread(target=call, name="startup-redis", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the interpreter ends, and some versions begin none then
+            raise TimeoutError(str(error)) from error
+        if not futures.wait([outcome], self._seconds).done:
+            self._lost.append(thread)
+            self._client = None
+            client.abort()
+            raise TimeoutError(f"no answer in {self._seconds} s")
+        return outcome.result()
 
 
 class Election:

@@ -20,12 +20,10 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import redis
-
-from service.coordination.client import Client
 
 TTL = 15.0
 
@@ -150,6 +148,13 @@ class Term:
         return grant if grant is not None and now < grant.valid_until else None
 
 
+class Scripting(Protocol):
+    """As much of a client as a lease needs."""
+
+    def register_script(self, script: str, /) -> Callable[..., Any]:
+        """A script to be run, with ``keys`` and ``args``."""
+
+
 class Lease:
     """One role in the fleet, such as ``startup``. One thread at a time makes calls.
 
@@ -164,7 +169,7 @@ class Lease:
 
     def __init__(
         self,
-        client: Client,
+        client: Scripting,
         key_prefix: str,
         role: str,
         pod_id: str,
@@ -211,7 +216,7 @@ class Script:
         source: The script.
     """
 
-    def __init__(self, client: Client, source: str) -> None:
+    def __init__(self, client: Scripting, source: str) -> None:
         self._script = client.register_script(source)
 
     def __call__(self, keys: list[str], arguments: list[Any]) -> Any:

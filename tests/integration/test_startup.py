@@ -1,8 +1,11 @@
 """The startup thread, with a ledger in SQLite and a lease the test holds in its hand."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,17 @@ from structlog.testing import capture_logs
 
 from service import startup
 from service.coordination import election
-from service.coordination.election import Election
+from service.coordination.client import connect
+from service.coordination.election import Election, InTime
 from service.coordination.lease import Grant, Unavailable
+from service.coordination.lease import Lease as FleetLease
 from service.coordination.ledger import TABLE, Cord, Ledger
 from service.health import CheckFailed, Scope, StartupTask, Status, TaskState
+from service.scoreboard import Scoreboard
+from service.settings import Settings
 from service.startup import MAX_LOST, Startup
 from tests.pod import eventually
+from tests.servers.redis import RedisServer, binary
 
 
 class Lease:
@@ -408,6 +416,147 @@ def test_who_watched_gives_up_too(make: Make) -> None:
     assert (state.status, state.attempt) == (Status.UNHEALTHY, 3)
     (seen,) = settled(watching, "migrate")
     assert (seen.status, seen.code, seen.attempt) == (state.status, state.code, state.attempt)
+
+
+# -- Redis behind a name server that falls silent
+
+
+class NameServer:
+    """Says where ``redis.internal`` is, as long as it speaks."""
+
+    def __init__(self) -> None:
+        self.speaks = threading.Event()
+        self.speaks.set()
+        self.asked = 0
+        self._resolve = socket.getaddrinfo
+
+    def __call__(self, host: Any, *rest: Any, **more: Any) -> Any:
+        if host != "redis.internal":
+            return self._resolve(host, *rest, **more)
+        self.asked += 1
+        self.speaks.wait()
+        return self._resolve("127.0.0.1", *rest, **more)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
+    names = NameServer()
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    yield names
+    names.speaks.set()
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer(binary("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def fleet_lease(redis: RedisServer) -> Iterator[FleetLease]:
+    """The real one; the limit of a call is there for the name server only."""
+    redis.admin.flushall()
+    url = f"redis://redis.internal:{redis.port}/0"
+    client = InTime(partial(connect, url, timeout=60), 1.0)
+    yield FleetLease(client, "test:", "startup", "pod", ttl=60)
+    if client._client:
+        client._client.close()
+
+
+def calls_under_way() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "startup-redis"]
+
+
+def of_an_application() -> Mapping[StartupTask, Callable[..., object]]:
+    return {task("migrate"): effect}
+
+
+def test_a_silent_name_server_stops_no_task(url: str, names: NameServer) -> None:
+    names.speaks.clear()
+    settings = Settings(
+        APP_RELEASE="r1",
+        DATABASE_URL=url,
+        REDIS_URL="redis://redis.internal/0",
+        STARTUP_TASKS=f"{__name__}:of_an_application",
+        STARTUP_TASKS_WITHOUT_REDIS="proceed",
+    )
+    one = run(startup.build(settings, Scoreboard.create(None, slots=1)))
+    assert settled(one, "migrate")[0].done
+    assert effects(url) == ["done"]
+    one._thread.join(60)
+    assert not one._thread.is_alive()
+
+
+def test_a_silent_name_server_does_not_keep_a_pod_that_stops(
+    make: Make, names: NameServer, fleet_lease: FleetLease
+) -> None:
+    names.speaks.clear()
+    one = run(make({task("migrate"): effect}, fleet_lease))
+    eventually(lambda: names.asked, "it asks for the lease")
+    one.stop()
+    one._thread.join(60)
+    assert not one._thread.is_alive()
+
+
+def test_a_silent_name_server_lengthens_no_time_limit(
+    make: Make,
+    redis: RedisServer,
+    names: NameServer,
+    fleet_lease: FleetLease,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(startup, "BEAT", 0.02)
+    gate, ahead = threading.Event(), [0.0]
+
+    def hangs(_connection: Connection) -> None:
+        names.speaks.clear()
+        redis.admin.client_kill_filter(_type="normal", skipme=True)
+        eventually(lambda: len(redis.admin.client_list()) == 1, "the connection is closed")
+        monkeypatch.setattr(election, "LEASE_SECONDS", 0.03)  # now it is time to renew it
+        eventually(lambda: names.asked == 2, "it asks for it again")
+        ahead[0] = 60.0
+        gate.wait(60)
+
+    def clock() -> float:
+        return time.monotonic() + ahead[0]
+
+    one = make({task("migrate", timeout=60.0, retries=0): hangs}, fleet_lease, clock=clock)
+    (state,) = settled(run(one), "migrate")
+    gate.set()
+    assert (state.code, state.attempt) == ("timeout", 1)
+
+
+def test_a_call_left_behind_takes_no_lease(
+    redis: RedisServer, names: NameServer, fleet_lease: FleetLease
+) -> None:
+    names.speaks.clear()
+    for _ in range(election.MAX_LOST + 2):
+        with pytest.raises(Unavailable):
+            fleet_lease.acquire()
+    assert names.asked == election.MAX_LOST
+    names.speaks.set()
+    eventually(lambda: not calls_under_way(), "they come back")
+    assert redis.admin.keys() == []
+
+    def granted() -> Grant | None:
+        with suppress(Unavailable):
+            return fleet_lease.acquire()
+        return None
+
+    assert eventually(granted, "those who ask now are answered")
+
+
+def test_where_no_thread_begins_any_more_redis_is_away(
+    names: NameServer, fleet_lease: FleetLease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as end:
+        end.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(Unavailable):
+            fleet_lease.acquire()
+    assert names.asked == 0
 
 
 # -- without a database
