@@ -134,8 +134,11 @@ class Startup(Protocol):
     def start(self, changed: Callable[[], None]) -> None:
         """Begins; ``changed`` is called whenever ``states`` has changed."""
 
+    def retire(self) -> None:
+        """Ends it where it is, and does not wait. May be called more than once."""
+
     def stop(self) -> None:
-        """Ends it where it is. May be called more than once."""
+        """Ends it, and waits for a moment until that is noted. May be called more than once."""
 
 
 class NoTasks:
@@ -146,6 +149,9 @@ class NoTasks:
         return {}
 
     def start(self, changed: Callable[[], None]) -> None:
+        """Nothing to do."""
+
+    def retire(self) -> None:
         """Nothing to do."""
 
     def stop(self) -> None:
@@ -389,7 +395,7 @@ class Monitor:
         """Ends the loop; a run under way is given up. May be called more than once."""
         self._stopping.set()
         self._woken.set()
-        self._notices.stop()
+        self.retire()
         self._fleet.stop()
         self.startup.stop()
         for runner in self._runners.values():
@@ -397,7 +403,7 @@ class Monitor:
 
     def retire(self) -> None:
         """A successor goes on with what is not done yet, or nobody is to begin it any more."""
-        self.startup.stop()
+        self.startup.retire()
         self._notices.stop()
 
     def stalled(self, limit: float) -> bool:

@@ -53,6 +53,8 @@ MAX_POLL = 5.0
 # Threads that have not come back, of one task or of the ledger: beyond it there is no further one.
 MAX_LOST = 4
 BEAT = 1.0
+# Time for a process that ends to note that an attempt was broken off.
+PARTING_SECONDS = 5.0
 # Whose calls are of no task. No task can have this name.
 _LEDGER = "the ledger"
 
@@ -234,10 +236,16 @@ class Startup:
         if any(not state.done and not state.given_up for state in self._states.values()):
             self._thread.start()
 
-    def stop(self) -> None:
-        """Ends an attempt under way, with nothing of it left. May be called more than once."""
+    def retire(self) -> None:
+        """Ends an attempt under way, with nothing of it left: it does not count. Does not wait."""
         self._stopping.set()
         self._woken.set()
+
+    def stop(self) -> None:
+        """The same, and waits until that has been noted. May be called more than once."""
+        self.retire()
+        if self._thread.is_alive():
+            self._thread.join(PARTING_SECONDS + 2 * REDIS_SECONDS)
 
     def _loop(self) -> None:
         try:
@@ -269,11 +277,13 @@ class Startup:
         attempt = self._states[task.name].attempt
         while attempt <= task.retries:
             attempt += 1
-            self.show(task.name, self._states[task.name].running(attempt))
+            before = self._states[task.name]
+            self.show(task.name, before.running(attempt))
             begun = self._clock()
             try:
                 self.bounded(lambda _cord: work(), task.timeout, task.name)
             except Stopped:
+                self.show(task.name, before)
                 raise
             except Exception as error:  # noqa: BLE001 - the rim: a task may raise what it likes
                 state = self._states[task.name]
@@ -334,13 +344,16 @@ class Startup:
         if self._stopping.wait(seconds):
             raise Stopped
 
-    def bounded(self, call: Callable[[Cord], T], seconds: float, whose: str) -> T:
+    def bounded(
+        self, call: Callable[[Cord], T], seconds: float, whose: str, *, parting: bool = False
+    ) -> T:
         """What a call returns or raises.
 
         Args:
             call: What to do; the cord ends it in the database.
             seconds: How long it may take.
             whose: The name of the task it is a part of, or ``_LEDGER``.
+            parting: Whether it is to be made although the process ends.
 
         Raises:
             TimeoutError: It took too long, and its thread is left behind.
@@ -359,10 +372,11 @@ class Startup:
         thread.start()
         while not outcome.done():
             left = end - self._clock()
-            if left <= 0 or self._stopping.is_set():
+            stopped = self._stopping.is_set() and not parting
+            if left <= 0 or stopped:
                 lost.append(thread)
                 cord.pull()
-                if self._stopping.is_set():
+                if stopped:
                     raise Stopped
                 raise TimeoutError(f"the time limit of {seconds} s passed")
             self._woken.wait(min(left, BEAT))
@@ -484,7 +498,10 @@ class _Release:
         begun = startup.now()
         try:
             self._see(startup.bounded(perform, task.timeout, task.name))
-        except (Stopped, Busy):
+        except Stopped:
+            self._give_back(attempt)
+            raise
+        except Busy:
             raise
         except Exception as error:  # noqa: BLE001 - the rim: a task may raise what it likes
             code, given_up = _code(error), entry.tries > task.retries
@@ -492,6 +509,16 @@ class _Release:
             startup.show(task.name, state, _reason(error))
             record = partial(ledger.record, task.name, attempt, code, given_up=given_up)
             startup.bounded(record, LEDGER_SECONDS, _LEDGER)
+
+    def _give_back(self, attempt: int) -> None:
+        """The process ends, or has a successor, which is no fault of the task's."""
+        call = partial(self._ledger.give_back, self._task.name, attempt)
+        try:
+            self._startup.bounded(call, PARTING_SECONDS, _LEDGER, parting=True)
+        # RuntimeError: the interpreter ends, and some versions begin no thread then.
+        except (SQLAlchemyError, TimeoutError, RuntimeError) as error:
+            reason = _reason(error)
+            self._startup.show(self._task.name, self._state.waiting(_database_code(error)), reason)
 
 
 def _resumed(

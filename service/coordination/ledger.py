@@ -74,7 +74,7 @@ class Entry:
     Attributes:
         state: ``running``, ``failed``, ``given_up`` or ``done``.
         attempt: Attempts begun, of all pods together.
-        tries: Those since the task was last given up.
+        tries: Those since the task was last given up, but for those that were given back.
         error: Code of the newest attempt that failed, or None.
         duration: Seconds the newest finished attempt took, or None.
         age: Seconds since the newest attempt began, or ended if it has; by the database's clock.
@@ -285,6 +285,25 @@ class Ledger:
                     "error": code,
                     "state": "given_up" if given_up else "failed",
                 },
+            )
+
+    def give_back(self, task: str, attempt: int, cord: Cord) -> None:
+        """Has an attempt that was broken off not count as a try; others go on as after a death.
+
+        Raises:
+            SQLAlchemyError, TimeoutError: It could not be noted, so it counts.
+        """
+        mine = {**self._names, "task": task, "attempt": attempt}
+        with self._call(cord), self._engine.connect() as connection, connection.begin():
+            self._dialect.limit(connection, LOCK_SECONDS)
+            # Who found the lock free a moment ago may have given it up, after one try too many.
+            connection.execute(
+                text(
+                    f"UPDATE {TABLE} SET state = 'running', tries = tries - 1,"  # noqa: S608
+                    f" ended_at = NULL WHERE {ROW} AND owner = :owner AND attempt = :attempt"
+                    " AND state IN ('running', 'given_up')"
+                ),
+                mine,
             )
 
     def _make(self, connection: Connection) -> None:

@@ -194,6 +194,24 @@ def test_a_task_that_kills_its_process_is_given_up(
     assert state(two) == ("given_up", 3, 3, "task_failed")
 
 
+def test_what_was_broken_off_is_not_counted(
+    one: Ledger, two: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "CLAIM_SECONDS", 0.0)
+    claim(one, tries=1)
+    one.give_back("migrate", 1, Cord())
+    assert state(two) == ("running", 1, 0, None), "as if its process had died, and no try"
+    assert claim(two, tries=1).attempt == 2
+    one.give_back("migrate", 1, Cord())
+    assert state(one) == ("running", 2, 1, None), "another is at it now"
+    assert one.claim("migrate", 1, always, Cord()) is None
+    two.give_back("migrate", 2, Cord())
+    assert claim(one, tries=1).attempt == 3, "it was given up too soon"
+    one.perform("migrate", 3, work, 60.0, Cord())
+    one.give_back("migrate", 3, Cord())
+    assert state(two) == ("done", 3, 1, None)
+
+
 # -- what a task may do with its connection
 
 

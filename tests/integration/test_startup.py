@@ -272,7 +272,9 @@ def test_the_ledger_hears_that_a_task_that_hangs_is_given_up(make: Make, url: st
 
 
 @pytest.mark.parametrize("once", ["pod", "release"])
-def test_stopping_ends_an_attempt(make: Make, url: str, once: Any) -> None:
+def test_stopping_ends_an_attempt(
+    make: Make, url: str, once: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, gate = threading.Event(), threading.Event()
 
     def long(*connection: Any) -> None:
@@ -281,21 +283,65 @@ def test_stopping_ends_an_attempt(make: Make, url: str, once: Any) -> None:
         begun.set()
         gate.wait(60)
 
+    monkeypatch.setattr(startup, "PARTING_SECONDS", 60.0)
     lease = Lease()
     one = run(make({task("long", once=once): long}, lease))
     assert begun.wait(60)
+    one.retire()
     one.stop()
-    one.stop()
-    one._thread.join(60)
     assert not one._thread.is_alive()
-    assert one.states()["long"].status is Status.WARNING
     gate.set()
     assert effects(url) == []
     if once == "release":
         assert lease.calls[-1] == "release"
-        (state,) = settled(run(make({task("long"): effect})), "long")
-        assert state.attempt == 2
-        assert effects(url) == ["done"]
+        assert one.states()["long"].status is Status.WARNING
+    else:
+        assert one.states()["long"] == TaskState()
+
+
+@pytest.mark.parametrize(("once", "attempt"), [("pod", 1), ("release", 2)])
+def test_an_attempt_that_was_broken_off_is_not_counted(
+    make: Make, once: Any, attempt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a reload does it, or the end of the pod: no retry is needed for that."""
+    monkeypatch.setattr(startup, "PARTING_SECONDS", 60.0)
+    begun, gate = threading.Event(), threading.Event()
+
+    def long(*_connection: Any) -> None:
+        begun.set()
+        gate.wait(60)
+
+    one = run(make({task("long", once=once, retries=0): long}))
+    assert begun.wait(60)
+    one.stop()
+    gate.set()
+    fails = Flaky(1, LookupError())
+    other = run(make({task("long", once=once, retries=0): fails}, known=one.states()))
+    (state,) = settled(other, "long")
+    assert (state.code, state.attempt, fails.calls) == ("task_failed", attempt, 1)
+
+
+def test_a_stop_does_not_wait_for_a_ledger_that_cannot_note_it(
+    make: Make, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(startup, "PARTING_SECONDS", 0.05)
+    begun, gate = threading.Event(), threading.Event()
+
+    def long(_connection: Connection) -> None:
+        begun.set()
+        gate.wait(60)
+
+    class Silent(Ledger):
+        def give_back(self, *_: Any) -> None:
+            gate.wait(60)
+
+    one = run(make({task("long"): long}, book=Silent(url, "shop", "r1", "one")))
+    assert begun.wait(60)
+    one.retire()
+    one._thread.join(60)
+    gate.set()
+    assert not one._thread.is_alive()
+    assert one.states()["long"].code == "timeout"
 
 
 # -- the successor

@@ -83,5 +83,8 @@ class Startup:
     def start(self, changed: Callable[[], None]) -> None:
         self.changed = changed
 
+    def retire(self) -> None:
+        self.stopped = True
+
     def stop(self) -> None:
         self.stopped = True
