@@ -220,7 +220,7 @@ class Coordinator:
 
     def _failed(self, reason: str) -> float:
         if self._failures == 0:
-            log.warning("fleet out of reach", reason=mask(reason))
+            log.warning("fleet out of reach", reason=reason)
         self._failures += 1
         # Back within a lease and two syncs, however short these are.
         last = min(RETRY_LAST, (TTL_INTERVALS + 2) * self.interval)
@@ -317,7 +317,7 @@ class Coordinator:
         try:
             self._calls.make(lambda fleet: fleet.leave(bid, gone))
         except Unavailable as error:
-            log.warning("lease not released", reason=mask(str(error)))
+            log.warning("lease not released", reason=str(error))
 
     # -- shared results
 

@@ -25,6 +25,8 @@ from urllib.parse import quote
 
 import redis
 
+from service.probes.errors import mask
+
 TTL = 15.0
 
 # KEYS of a lease: who holds it as ``owner|fence``, and the newest fence.
@@ -223,12 +225,12 @@ class Script:
         """Runs it.
 
         Raises:
-            Unavailable: Redis gave no usable answer.
+            Unavailable: Redis gave no usable answer. What it said is masked, for any log.
         """
         try:
             return self._script(keys=keys, args=arguments)
         except (redis.RedisError, OSError, ValueError) as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+            raise Unavailable(mask(f"{type(error).__name__}: {error}")) from error
 
 
 def keyspace(key_prefix: str, app: str, environment: str) -> str:

@@ -31,6 +31,8 @@ _UNREACHABLE = frozenset(
         errno.ENETUNREACH,
     }
 )
+# Redis quotes a command it does not know, and cuts it: of a long password there is a piece.
+_QUOTED = re.compile(r"(with args beginning with:).*", re.DOTALL)
 
 
 def causes(exc: BaseException) -> Iterator[BaseException]:
@@ -64,8 +66,10 @@ def _code(error: BaseException) -> str | None:
 def mask(text: str, *secrets: str | None) -> str:
     """The text with ``***`` for every secret and for the user-info part of every URL.
 
-    A secret is also found as it looks inside a URL or a ``repr``.
+    A secret is also found as it looks inside a URL or a ``repr``. What Redis quotes of a command
+    is masked as a whole.
     """
+    text = _QUOTED.sub(r"\1 ***", text)
     text = re.sub(r"\S+", _without_user_info, text)
     spellings = {
         spelling

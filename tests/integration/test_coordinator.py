@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 
 from service import coordinator
 from service.coordination.client import connect
@@ -22,7 +23,7 @@ from service.coordinator import (
 )
 from service.health import Check, CheckState, ProgressLimits, Scope, Snapshot, Stance, Status, Told
 from service.scoreboard import Scoreboard
-from tests.servers.redis import RedisServer, binary
+from tests.servers.redis import PASSWORD, RedisServer, binary
 from tests.unit.fakes import Clock, after
 
 INTERVAL = 10.0
@@ -198,6 +199,22 @@ def test_without_redis_a_pod_is_alone_in_the_end(make: Make, server: RedisServer
     server.start()
     one.sync()
     assert one.stance is Stance.HOLDER
+
+
+@pytest.mark.parametrize("password", [PASSWORD, 20 * PASSWORD], ids=["short", "long"])
+def test_what_redis_quotes_of_the_password_is_not_logged(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "LIMIT_SECONDS", PATIENCE)
+    with RedisServer(binary("redis"), password=password, hello=False) as server:
+        rig = Rig(server.url, Clock())
+        with capture_logs() as logs:
+            rig.sync()
+            rig.coordinator._leave()
+        _close(rig)
+    assert [line["event"] for line in logs] == ["fleet out of reach", "lease not released"]
+    assert all("unknown command 'HELLO'" in line["reason"] for line in logs)
+    assert PASSWORD not in str(logs)
 
 
 def test_who_comes_back_when_is_chance(make: Make, server: RedisServer) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.coordination.client import Client, connect
+from service.coordination.election import Election
 from service.coordination.lease import Grant, Lease, Unavailable, keyspace, lease_keys
 from tests.servers.faults import Fault, FaultProxy
 from tests.servers.redis import EVERY_SERVER, PASSWORD, RedisServer, binary, wait_until
@@ -229,6 +231,22 @@ def test_a_lost_release_locks_nobody_out(
     assert second > first
     a.release()
     assert granted(b.acquire()) > second
+
+
+def test_what_redis_quotes_of_the_password_is_masked() -> None:
+    with (
+        RedisServer(binary("redis"), password=PASSWORD, hello=False) as server,
+        closing(connect(server.url, timeout=60)) as client,
+    ):
+        election = Election(Lease(client, KEYS, "startup", "pod"))
+        with pytest.raises(Unavailable, match="unknown command 'HELLO'") as unavailable:
+            election.won()
+        assert PASSWORD not in str(unavailable.value)
+        election.held = True
+        with capture_logs() as logs:
+            election.step_down()
+        assert [line["event"] for line in logs] == ["startup lease not released"]
+        assert PASSWORD not in str(logs)
 
 
 def test_a_late_request_of_an_old_term_does_nothing(pods: Pods) -> None:

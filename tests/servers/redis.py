@@ -104,6 +104,7 @@ class RedisServer:
         unix: bool = False,
         tls: bool = False,
         password: str | None = None,
+        hello: bool = True,
         **settings: str,
     ) -> None:
         """Prepare a server; ``start`` or ``with`` starts it.
@@ -113,6 +114,7 @@ class RedisServer:
             unix: Whether ``url`` means the Unix socket.
             tls: Whether TCP is TLS.
             password: Of the default user.
+            hello: Whether it knows HELLO; one that does not quotes what it was sent instead.
             settings: Further directives, such as ``maxmemory="20mb"``.
         """
         self._program = program
@@ -125,8 +127,12 @@ class RedisServer:
         self.ca = self._home / "ca.pem"
         self._unix, self._tls = unix, tls
         self._settings = self._directives(settings, password)
+        if not hello:
+            self._settings["rename-command HELLO"] = ""
         self.url = self.url_for("", password)
-        self.admin = redis.Redis(unix_socket_path=str(self._socket), password=password)
+        self.admin = redis.Redis(
+            unix_socket_path=str(self._socket), password=password, protocol=3 if hello else 2
+        )
 
     def url_for(self, user: str, password: str | None, db: int = 0) -> str:
         """The URL for another user or database."""

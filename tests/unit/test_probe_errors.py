@@ -89,6 +89,11 @@ def test_a_circle_ends() -> None:
         ("see redis://u:p@host:1/0 now", (), "see redis://***@host:1/0 now"),
         ("redis://:p@ss/w'rd@host/0", (), "redis://***@host/0"),
         ("two http://a:b@c and http://d:e@f", (), "two http://***@c and http://***@f"),
+        (
+            "unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 's3cr",
+            ("s3cret",),
+            "unknown command 'HELLO', with args beginning with: ***",
+        ),
         ("mail ann@example.com", (), "mail ann@example.com"),
         ("https://example.com/ and ann@b", (), "https://example.com/ and ann@b"),
     ],
