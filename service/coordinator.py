@@ -123,6 +123,7 @@ class Coordinator:
         self._started = clock()
         self._told = Snapshot({})
         self._failures = 0
+        self._faults: dict[str, str] = {}
         self._given_up = False
         self._synced: float | None = None
         self._said: Any = None
@@ -198,11 +199,14 @@ class Coordinator:
             turned = self._synced is not None and self._condition() != self._said
             if turned and not self._failures:
                 due = min(due, max(now, (self._synced or 0.0) + SOONEST * self._chance()))
-            if now >= due:
+            syncs = now >= due
+            if syncs:
                 synced = self._sync()
                 due = self._next(now)
                 self._look(synced)
-            self._publish()
+            # After a failure it waits for a sync: there are news here every second until it works.
+            if syncs or not (self._failures or "publish" in self._faults):
+                self._publish()
         except Unavailable as error:
             return self._failed(str(error))
         except Exception:  # a fault of ours; the pod goes on alone, and this thread tries again
@@ -298,15 +302,34 @@ class Coordinator:
     def _look(self, synced: Synced) -> None:
         now = self._clock()
         if now - self._looked >= max(self.interval, LOOK_SECONDS_PER_POD * synced.pods) - SOONEST:
-            rows, holders = self._calls.make(lambda fleet: fleet.look())
             self._looked = now
-            about = {"this": self._board.pod_id, "leases": holders}
-            self._members = _members(about, rows)
-            if self._view is not None:
-                self._view = replace(self._view, members=self._members)
+            if found := self._aside("look", lambda fleet: fleet.look()):
+                rows, holders = found
+                about = {"this": self._board.pod_id, "leases": holders}
+                self._members = _members(about, rows)
+                if self._view is not None:
+                    self._view = replace(self._view, members=self._members)
         if self._term.held(now) and now - self._pruned >= self.interval:
-            self._calls.make(lambda fleet: fleet.prune())
             self._pruned = now
+            self._aside("prune", lambda fleet: fleet.prune())
+
+    def _aside(self, what: str, ask: Callable[[Fleet], T]) -> T | None:
+        """The answer to a question that a sync does not depend on; None where there is none.
+
+        It is put again when it would be anyway, and logged when that turns: a server may refuse
+        it for good, such as for a right that its user lacks.
+        """
+        try:
+            answer = self._calls.make(ask)
+        except Unavailable as error:
+            reason = str(error)
+            if self._faults.get(what) != reason:
+                log.warning("fleet call failed", call=what, reason=reason)
+            self._faults[what] = reason
+            return None
+        if self._faults.pop(what, None):
+            log.info("fleet call works", call=what)
+        return answer
 
     def _leave(self) -> None:
         if not self._given_up:
@@ -352,8 +375,9 @@ class Coordinator:
         body = json.dumps({"at": self._clock(), "states": encode(Snapshot(states)).decode()})
         self._publications += 1
         version = f"{grant.fence}-{self._publications}"
-        accepted = self._calls.make(
-            lambda fleet: fleet.publish(grant.fence, version, body.encode(), keep=KEEP_RESULTS)
+        accepted = self._aside(
+            "publish",
+            lambda fleet: fleet.publish(grant.fence, version, body.encode(), keep=KEEP_RESULTS),
         )
         if accepted:
             self._version = version

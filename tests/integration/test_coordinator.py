@@ -46,7 +46,12 @@ class Rig:
     """A coordinator without its thread."""
 
     def __init__(
-        self, url: str, clock: Clock, floor: float | None = None, chance: float = 0.5
+        self,
+        url: str,
+        clock: Clock,
+        floor: float | None = None,
+        chance: float = 0.5,
+        interval: float = INTERVAL,
     ) -> None:
         self.clock = clock
         self.board = Scoreboard.create(None, slots=2, clock=clock.nanoseconds)
@@ -54,7 +59,7 @@ class Rig:
             partial(connect, url, timeout=PATIENCE),
             self.board,
             (DATABASE, STRIPE),
-            Member(KEYS, {"release": "blue"}, ProgressLimits(), INTERVAL, floor),
+            Member(KEYS, {"release": "blue"}, ProgressLimits(), interval, floor),
             clock=clock,
             wall=Clock(1.7e9),
             chance=lambda: chance,
@@ -78,8 +83,8 @@ def make(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]
     with ExitStack() as stack:
         clock = Clock()
 
-        def made(**options: float) -> Rig:
-            rig = Rig(server.url, clock, **options)
+        def made(url: str = server.url, **options: float) -> Rig:
+            rig = Rig(url, clock, **options)
             stack.callback(_close, rig)
             return rig
 
@@ -199,6 +204,41 @@ def test_without_redis_a_pod_is_alone_in_the_end(make: Make, server: RedisServer
     server.start()
     one.sync()
     assert one.stance is Stance.HOLDER
+
+
+@pytest.mark.parametrize(
+    ("call", "command"), [("look", "hmget"), ("prune", "zrangebyscore"), ("publish", "set")]
+)
+def test_what_is_refused_beside_a_sync_costs_no_more_syncs(
+    make: Make, server: RedisServer, call: str, command: str
+) -> None:
+    def acl(*rules: str) -> None:
+        server.admin.execute_command("ACL", "SETUSER", "pod", *rules)
+
+    def calls(name: str) -> int:
+        return server.admin.info("commandstats")[f"cmdstat_{name}"]["calls"]
+
+    acl("on", ">pw", "~*", "+@all")
+    rig = make(server.url_for("pod", "pw"), interval=20 * INTERVAL)  # no lease ends by itself
+    due = rig.coordinator.round(rig.clock())
+    rig.tell(ran("..", rig.clock))
+    server.admin.config_resetstat()
+    acl(f"-{command}")
+    with capture_logs() as logs:
+        while rig.clock() < 1000.0 + 100 * INTERVAL * 20:
+            rig.clock.advance(INTERVAL)
+            due = rig.coordinator.round(due)
+    assert [(line["event"], line["call"]) for line in logs] == [("fleet call failed", call)]
+    assert command in logs[0]["reason"]
+    assert rig.stance is Stance.HOLDER
+    assert 180 <= calls("hset") <= 201, "one a sync, and the holder syncs twice an interval"
+    assert calls("evalsha") <= 4 * calls("hset")
+    acl(f"+{command}")
+    with capture_logs() as logs:
+        for _ in range(40):
+            rig.clock.advance(INTERVAL)
+            due = rig.coordinator.round(due)
+    assert [(line["event"], line["call"]) for line in logs] == [("fleet call works", call)]
 
 
 @pytest.mark.parametrize("password", [PASSWORD, 20 * PASSWORD], ids=["short", "long"])
