@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import structlog
 
 from service.coordination.client import Client
-from service.coordination.fleet import KEEP, Fleet, Report, Synced
+from service.coordination.fleet import KEEP, MAX_RESULT_BYTES, Fleet, Report, Synced
 from service.coordination.lease import Term, Unavailable
 from service.health import (
     Check,
@@ -39,7 +39,7 @@ from service.health import (
     Told,
 )
 from service.health.codes import is_code
-from service.health.snapshot import decode, encode
+from service.health.snapshot import Encoder, decode
 from service.monitor import MAX_LOST, Lane
 from service.probes.errors import mask
 from service.scoreboard import Scoreboard
@@ -131,6 +131,7 @@ class Coordinator:
         self._shared: Mapping[str, CheckState] = {}
         self._published: dict[str, tuple[float, Told | None]] = {}
         self._publications = 0
+        self._cut: set[str] = set()
         self._looked = self._pruned = float("-inf")
         self._members = "{}"
         self._view: FleetView | None = None
@@ -372,12 +373,17 @@ class Coordinator:
         if grant is None or not self._news():
             return
         states = self._own()
-        body = json.dumps({"at": self._clock(), "states": encode(Snapshot(states)).decode()})
+        body, cut = _body(states, self._clock())
+        if news := cut - self._cut:
+            self._cut |= news
+            log.warning(
+                "shared results too large", checks=sorted(news), limit_bytes=MAX_RESULT_BYTES
+            )
         self._publications += 1
         version = f"{grant.fence}-{self._publications}"
         accepted = self._aside(
             "publish",
-            lambda fleet: fleet.publish(grant.fence, version, body.encode(), keep=KEEP_RESULTS),
+            lambda fleet: fleet.publish(grant.fence, version, body, keep=KEEP_RESULTS),
         )
         if accepted:
             self._version = version
@@ -409,6 +415,38 @@ def _members(about: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
     while len(text := json.dumps({**about, "pods": rows})) > MAX_MEMBERS_BYTES:
         rows = rows[: len(rows) // 2]
     return text
+
+
+def _body(states: Mapping[str, CheckState], at: float) -> tuple[bytes, set[str]]:
+    """States as the others take them in, and the checks of which something is left out for that.
+
+    The largest details go first. Then whole checks go, the last first: each pod runs those
+    for itself, as if nothing had come of them.
+
+    Args:
+        states: By name.
+        at: This moment, monotonic seconds.
+    """
+    kept, cut = dict(states), set[str]()
+    encode = Encoder()  # knows the lines of the states that stay
+    detailed = sorted(kept, key=lambda name: len(encode(Snapshot({name: kept[name]}))))
+    while True:
+        document = {"at": at, "states": encode(Snapshot(kept)).decode()}
+        body = json.dumps(document).encode()
+        if len(body) <= MAX_RESULT_BYTES:
+            return body, cut
+        if detailed:
+            name = detailed.pop()
+            kept[name] = _without_details(kept[name])
+        else:
+            name, _ = kept.popitem()
+        cut.add(name)
+
+
+def _without_details(state: CheckState) -> CheckState:
+    if state.run is None:
+        return state
+    return replace(state, run=replace(state.run, result=replace(state.run.result, details={})))
 
 
 def _moved(state: CheckState, shift: float) -> CheckState | None:

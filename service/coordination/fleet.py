@@ -24,7 +24,7 @@ from service.coordination.client import Client
 from service.coordination.lease import HOLD, Bid, Script, Unavailable, lease_keys
 
 KEEP = 3
-# So large no result or answer of an honest pod ever is.
+# What is larger is not taken in: all results together, and what one pod says of itself.
 MAX_RESULT_BYTES = 32 * 1024
 MAX_INFO_BYTES = 2048
 MAX_LISTED = 500
@@ -149,7 +149,7 @@ class Synced:
         failing: In how many of them each check fails, this one included, by its name.
         version: Of the newest results, "" for none.
         age: Seconds since these were published.
-        body: The results themselves, if they are not known here yet.
+        body: The results themselves, if they are not known here yet; empty if they are too large.
     """
 
     fence: int | None
@@ -214,7 +214,7 @@ class Fleet:
                 dict(zip(self._checks, failing, strict=True)),
                 (version or b"").decode(),
                 age_ms / 1000,
-                body if body is not None and len(body) <= MAX_RESULT_BYTES else None,
+                body if body is None or len(body) <= MAX_RESULT_BYTES else b"",
             )
         except (TypeError, ValueError) as error:
             raise Unavailable(f"an answer that is none: {error}") from error

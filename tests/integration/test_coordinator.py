@@ -1,16 +1,18 @@
 """One pod's part in the fleet, driven by hand against a real server."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from service import coordinator
 from service.coordination.client import connect
+from service.coordination.fleet import MAX_RESULT_BYTES
 from service.coordination.lease import keyspace
 from service.coordinator import (
     JITTER,
@@ -21,7 +23,18 @@ from service.coordinator import (
     Member,
     _members,
 )
-from service.health import Check, CheckState, ProgressLimits, Scope, Snapshot, Stance, Status, Told
+from service.health import (
+    Check,
+    CheckState,
+    ProgressLimits,
+    Result,
+    Run,
+    Scope,
+    Snapshot,
+    Stance,
+    Status,
+    Told,
+)
 from service.scoreboard import Scoreboard
 from tests.servers.redis import PASSWORD, RedisServer, binary
 from tests.unit.fakes import Clock, after
@@ -52,13 +65,14 @@ class Rig:
         floor: float | None = None,
         chance: float = 0.5,
         interval: float = INTERVAL,
+        checks: Iterable[Check] = (DATABASE, STRIPE),
     ) -> None:
         self.clock = clock
         self.board = Scoreboard.create(None, slots=2, clock=clock.nanoseconds)
         self.coordinator = Coordinator(
             partial(connect, url, timeout=PATIENCE),
             self.board,
-            (DATABASE, STRIPE),
+            checks,
             Member(KEYS, {"release": "blue"}, ProgressLimits(), interval, floor),
             clock=clock,
             wall=Clock(1.7e9),
@@ -83,7 +97,7 @@ def make(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]
     with ExitStack() as stack:
         clock = Clock()
 
-        def made(url: str = server.url, **options: float) -> Rig:
+        def made(url: str = server.url, **options: Any) -> Rig:
             rig = Rig(url, clock, **options)
             stack.callback(_close, rig)
             return rig
@@ -155,6 +169,58 @@ def test_what_was_told_goes_to_the_others_with_the_result(make: Make) -> None:
     assert adopted.since is not None
     assert state.since is not None
     assert adopted.since - adopted.run.finished == pytest.approx(state.since - one.clock())
+
+
+def partners(sizes: list[int], clock: Clock) -> list[CheckState]:
+    """Shared checks of the application's own, with details of so many characters."""
+
+    def ran_now(number: int, size: int) -> CheckState:
+        state = replace(after(STRIPE, 25 * "."), check=replace(STRIPE, name=f"partner_{number}"))
+        return state.observe(Run(Result(details={"note": "x" * size}), clock(), 1.7e9, 0.1))
+
+    return [ran_now(*each) for each in enumerate(sizes)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "adopted", "complete"),
+    [
+        pytest.param([300] * 20, 20, range(20), id="all of it fits"),
+        pytest.param([300, 3500] * 8, 16, range(0, 16, 2), id="the largest details stay here"),
+        pytest.param([0] * 60, 30, [], id="and of very many checks the last"),
+    ],
+)
+def test_what_is_too_large_for_the_others_is_left_out_and_said_once(
+    make: Make, server: RedisServer, sizes: list[int], adopted: int, complete: Iterable[int]
+) -> None:
+    checks = [state.check for state in partners(sizes, Clock())]
+    one, two = make(checks=checks), make(checks=checks)
+    one.sync()
+    with capture_logs() as logs:
+        for _ in range(3):
+            one.clock.advance(1.0)
+            one.tell(*partners(sizes, one.clock))
+            one.coordinator.round(float("inf"))
+    assert server.admin.strlen(f"{KEYS}result") <= MAX_RESULT_BYTES
+    two.sync()
+    found, names = two.coordinator.results(), [check.name for check in checks]
+    whole = {name for name in found if found[name].run.result.details}  # type: ignore[union-attr]
+    assert list(found) == names[: len(found)]
+    assert len(found) >= adopted
+    assert whole >= {names[number] for number in complete}
+    assert [line["checks"] for line in logs] == [sorted({*names} - whole)] * (whole < {*names})
+
+
+def test_results_too_large_are_sent_once(make: Make, server: RedisServer) -> None:
+    """By a holder of another version, since one of ours publishes none."""
+    rig = make()
+    rig.sync()
+    for name, value in (("", b"x" * (MAX_RESULT_BYTES + 1)), (":version", b"9-9"), (":at", b"1")):
+        server.admin.set(f"{KEYS}result{name}", value)
+    with capture_logs() as logs:
+        rig.sync()
+        assert rig.coordinator._version == "9-9", "so a sync does not bring it again"
+        rig.sync()
+    assert [line["event"] for line in logs] == ["shared results unreadable"]
 
 
 def test_results_nobody_can_read_are_none(make: Make, server: RedisServer) -> None:
