@@ -161,8 +161,11 @@ class NoTasks:
 class Notices(Protocol):
     """Those outside who hear of what turns. Nothing in it waits."""
 
-    def told(self) -> Mapping[str, Told]:
-        """What was told since this was last asked, by check. It is in the next snapshot told."""
+    def told(self) -> Mapping[str, Told | None]:
+        """What to publish as told, where that has changed since this was last asked, by check.
+
+        It is in the next snapshot that ``tell`` gets.
+        """
 
     def tell(self, snapshot: Snapshot, stance: Stance) -> None:
         """Says what is published, and whether this pod speaks for the fleet."""
@@ -177,7 +180,7 @@ class Notices(Protocol):
 class NoNotices:
     """Nobody outside wants to hear."""
 
-    def told(self) -> Mapping[str, Told]:
+    def told(self) -> Mapping[str, Told | None]:
         """Nothing."""
         return {}
 
@@ -469,6 +472,7 @@ class Monitor:
     def _adopted_one(self, name: str, theirs: CheckState) -> bool:
         """The whole state is taken over, so that every pod says the same of it."""
         mine, check = self._states[name], self._runners[name].check
+        pod = self._scoreboard.pod_id
         if theirs.run is None or not self._fleet.shares(check):
             return False
         # The same run again brings what was told of it since.
@@ -481,7 +485,7 @@ class Monitor:
         self._states[name] = replace(
             theirs,
             check=check,
-            told=mine.told if self._owes(mine.told) else theirs.told,
+            told=mine.told if mine.told and mine.told.owed_by(pod) else theirs.told,
             passed_once=mine.passed_once or theirs.passed_once,
             failed_runs=mine.failed_runs,
         )
@@ -495,15 +499,6 @@ class Monitor:
         for name, news in told.items():
             self._states[name] = replace(self._states[name], told=news)
         return list(told)
-
-    def _owes(self, told: Told | None) -> bool:
-        """Whether this pod has told a failure for itself alone, and so has to tell its end."""
-        return (
-            told is not None
-            and told.alone
-            and told.trouble > 0
-            and told.pod == self._scoreboard.pod_id
-        )
 
     def _schedule(self, name: str) -> None:
         self._due[name] = next_start(self._states[name], self._chance())

@@ -1,15 +1,19 @@
 """Tells receivers what has become of the checks: one thread of the health worker.
 
-    monitor --snapshot--> due notices --> an outbox for each target --> its receiver
+    monitor --snapshot--> an outbox for each target: what is due there --> its receiver
             <---told-----                 (again after a pause, and in the end given up)
 
-The monitor hands over what it publishes and takes back what was told; it never waits. What was
-told is published with the snapshot, so a successor goes on there. Each target has a lane of its
-own, so one that hangs delays no other; an attempt that does not even end when its connection
-is cut, as in a name server's silence, is left behind like a run of a check.
+The monitor hands over what it publishes and takes back what was told; it never waits. Each target
+has a lane of its own, and hears of a check by what it has heard itself, so one that hangs or is
+away delays no other; an attempt that does not even end when its connection is cut, as in a name
+server's silence, is left behind like a run of a check.
+
+What was told is published with the snapshot, so a successor goes on there. There is one such entry
+for a check: what the target knows that has most to hear. So the successor repeats to the others
+what they know, under the same key, but withholds nothing.
 
 A receiver that is away costs the notices of ``KEEP`` seconds, and nothing else. Of one check
-there is one notice under way at most, so the outboxes cannot grow beyond the number of checks.
+there is one notice under way at most, so an outbox cannot grow beyond the number of checks.
 """
 
 import random
@@ -17,12 +21,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 
 from service.health import Notice, Snapshot, Stance, Teller, Told
+from service.health.notices import behind
 from service.monitor import MAX_LOST, Lane
 
 log = structlog.get_logger(__name__)
@@ -76,6 +81,9 @@ class Target(Protocol):
 class Outbox:
     """The notices for one target, in order. Owned by the notifier's thread.
 
+    Attributes:
+        told: What the target was last told, by check.
+
     Args:
         target: Where they go.
         woken: Set when an attempt has ended.
@@ -91,6 +99,7 @@ class Outbox:
         chance: Callable[[], float],
     ) -> None:
         self.target = target
+        self.told: dict[str, Told | None] = {}
         self._woken = woken
         self._clock, self._chance = clock, chance
         self._waiting: deque[tuple[Notice, float]] = deque()
@@ -103,8 +112,16 @@ class Outbox:
         self._replies: list[Reply] = []
 
     def add(self, notice: Notice) -> None:
-        """Takes in one more."""
-        self._waiting.append((notice, self._clock()))
+        """Takes in one more, unless one of the same check is under way."""
+        if all(waiting.check != notice.check for waiting, _ in self._waiting):
+            self._waiting.append((notice, self._clock()))
+
+    def with_told(self, snapshot: Snapshot) -> Snapshot:
+        """A snapshot with what this target was told."""
+        states = {
+            name: replace(state, told=self.told[name]) for name, state in snapshot.states.items()
+        }
+        return replace(snapshot, states=states)
 
     def poll(self) -> Iterable[tuple[Notice, bool]]:
         """Does what there is to do; yields what is settled, and whether it was sent."""
@@ -233,14 +250,19 @@ class Notifier:
         # For what both threads touch; nobody waits while he holds it.
         self._lock = threading.Lock()
         self._news: tuple[Snapshot, Stance] | None = None
-        self._told: dict[str, Told] = {}
-        self._open: dict[str, int] = {}  # targets that have yet to settle, by check
+        self._told: dict[str, Told | None] = {}
         self._taken: set[str] = set()
+        # For the notifier's thread, by check: what is published as told, and whether it works.
+        self._said: dict[str, Told | None] = {}
+        self._works: dict[str, bool] = {}
 
     # -- asked by the monitor, which never waits here
 
-    def told(self) -> Mapping[str, Told]:
-        """What was told since this was last asked, by check. It is in the next snapshot told."""
+    def told(self) -> Mapping[str, Told | None]:
+        """What to publish as told, where that has changed since this was last asked, by check.
+
+        It is in the next snapshot that ``tell`` gets.
+        """
         with self._lock:
             told, self._told = self._told, {}
             self._taken |= told.keys()
@@ -249,8 +271,6 @@ class Notifier:
     def tell(self, snapshot: Snapshot, stance: Stance) -> None:
         """Takes in what is published, with the lifecycle, and whether it is for the fleet."""
         with self._lock:
-            for name in self._taken:
-                self._open.pop(name, None)
             self._taken.clear()
             self._news = snapshot, stance
         self._woken.set()
@@ -258,7 +278,7 @@ class Notifier:
     # -- the thread
 
     def start(self, changed: Callable[[], None]) -> None:
-        """Begins; ``changed`` is called whenever something was told."""
+        """Begins; ``changed`` is called whenever there is something to ask ``told`` for."""
         self._changed = changed
         self._thread.start()
 
@@ -289,25 +309,43 @@ class Notifier:
     def _collect(self) -> None:
         with self._lock:
             news, self._news = self._news, None
-            under_way = set(self._open)
+            ours = self._told.keys() | self._taken  # on its way into a later snapshot
         if news is None:
             return
-        for notice in self._teller.due(*news, self._clock(), self._wall()):
-            if notice.check in under_way:
-                continue
-            with self._lock:
-                self._open[notice.check] = len(self._outboxes)
-            for outbox in self._outboxes:
+        snapshot, stance = news
+        for name, state in snapshot.states.items():
+            self._works[name] = state.status.passes
+            if name not in ours and (name not in self._said or state.told != self._said[name]):
+                self._learn(name, state.told)
+        for outbox in self._outboxes:
+            known = outbox.with_told(snapshot)
+            for notice in self._teller.due(known, stance, self._clock(), self._wall()):
                 outbox.add(notice)
+        for name in snapshot.states:
+            self._say(name)
+
+    def _learn(self, name: str, told: Told | None) -> None:
+        """Takes over what a predecessor or another pod has told of a check."""
+        self._said[name] = told
+        for outbox in self._outboxes:
+            known = outbox.told.get(name)
+            if known is None or not known.owed_by(self._teller.pod):
+                outbox.told[name] = told
 
     def _settle(self) -> None:
         settled = [(outbox, *each) for outbox in self._outboxes for each in outbox.poll()]
         for outbox, notice, sent in settled:
             self._count(outbox.target.name, "sent" if sent else "failed")
-            with self._lock:
-                self._open[notice.check] -= 1
-                done = not self._open[notice.check]
-                if done:
-                    self._told[notice.check] = notice.told(self._wall(), self._teller.pod)
-            if done:
-                self._changed()
+            outbox.told[notice.check] = notice.told(self._wall(), self._teller.pod)
+            self._say(notice.check)
+
+    def _say(self, name: str) -> None:
+        """Has published what was told of a check, where that has changed."""
+        known = (outbox.told[name] for outbox in self._outboxes)
+        told = behind(known, works=self._works[name])
+        if told == self._said[name]:
+            return
+        self._said[name] = told
+        with self._lock:
+            self._told[name] = told
+        self._changed()

@@ -7,10 +7,11 @@
 
 What was last told is part of the check's state, so a successor of this process, or of the holder
 of the lease, goes on from there. A notice follows from the state alone; whoever repeats one, for
-not knowing that it was told, repeats it under the same key.
+not knowing that it was told, repeats it under the same key. Where there are several receivers,
+each is told by what it has been told itself.
 
-- Of one check there is at most one notice an interval. What comes and goes within it is never
-  told; what is different when it is over is told then.
+- Of one check a receiver gets at most one notice an interval. What comes and goes within it is
+  never told; what is different when it is over is told then.
 - ``warning`` is no trouble: it works. ``unknown`` is no news, good or bad: a monitor that lives
   has a result soon, and one that does not cannot tell.
 - A failure in maintenance or while draining is told if it is still there afterwards.
@@ -18,9 +19,10 @@ not knowing that it was told, repeats it under the same key.
   one outage is one notice. The notice says whether the pod is ready.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from math import inf
 
 from service.health.check import Scope
 from service.health.fleet import FleetView, Stance
@@ -97,7 +99,7 @@ class Teller:
 
     Attributes:
         pod: Id of this pod.
-        interval: Seconds between two notices of one check at least.
+        interval: Seconds between two notices of one check to one receiver at least.
     """
 
     pod: str
@@ -168,6 +170,20 @@ class Teller:
     def _too_soon(self, told: Told | None, at: float) -> bool:
         # A clock that was set back must not silence a check for hours.
         return told is not None and 0 <= at - told.at < self.interval
+
+
+def behind(told: Iterable[Told | None], *, works: bool) -> Told | None:
+    """What the receiver knows that has most to hear of a check.
+
+    A successor who takes it for what all of them know withholds nothing, and repeats at worst.
+
+    Args:
+        told: What each receiver was last told of the check.
+        works: Whether it works now.
+    """
+    newest_first = sorted(told, key=lambda each: each.at if each else -inf, reverse=True)
+    furthest = max if works else min
+    return furthest(newest_first, key=lambda each: each.trouble if each else Trouble.NONE)
 
 
 def _origin(state: CheckState, view: FleetView | None) -> str | None:

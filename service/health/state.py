@@ -41,6 +41,10 @@ class Told:
     pod: str
     alone: bool
 
+    def owed_by(self, pod: str) -> bool:
+        """Whether a pod has told a failure for itself alone, and so has to tell its end."""
+        return self.alone and self.trouble > 0 and self.pod == pod
+
 
 @dataclass(frozen=True, slots=True)
 class CheckState:
@@ -58,7 +62,8 @@ class CheckState:
         history: The newest runs and turns; nothing follows from it.
         since: When the published status began, monotonic seconds; None before the first result.
         since_at: The same, Unix seconds.
-        told: What was last told about it, None when nothing ever was.
+        told: What was last told about it, None when nothing ever was; of several receivers what
+            the one knows that has most to hear.
     """
 
     check: Check

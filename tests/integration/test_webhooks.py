@@ -20,11 +20,18 @@ from structlog.testing import capture_logs
 
 from service.advice import Runbook
 from service.health import Check, CheckState, Lifecycle, Snapshot, Stance, Teller, Told
-from service.notifier import ATTEMPTS, KEEP, LONGEST_RETRY_AFTER, Notifier
+from service.notifier import (
+    ATTEMPT_SECONDS,
+    ATTEMPTS,
+    GRACE,
+    KEEP,
+    LONGEST_RETRY_AFTER,
+    Notifier,
+)
 from service.webhooks import Source, Webhook, generic, slack
 from tests.pod import free_port
 from tests.servers import providers as api
-from tests.servers.receiver import Message, Receiver
+from tests.servers.receiver import Message, Receiver, taken
 from tests.unit.fakes import Clock, after, until
 
 DATABASE, REDIS = Check("database", critical=True), Check("redis", critical=True)
@@ -37,18 +44,18 @@ PATIENCE = 30.0
 class Rig:
     """A notifier without its thread, and what the monitor would do."""
 
-    def __init__(self, *webhooks: Webhook) -> None:
+    def __init__(self, *webhooks: Webhook, interval: float = 0.0) -> None:
         self.clock, self.wall = Clock(), Clock(1.7e9)
         self.counted: Counter[tuple[str, str]] = Counter()
         self.notifier = Notifier(
             webhooks,
-            Teller("the-pod", 0.0),
+            Teller("the-pod", interval),
             self.count,
             clock=self.clock,
             wall=self.wall,
             chance=lambda: 0.5,
         )
-        self.told: dict[str, Told] = {}
+        self.told: dict[str, Told | None] = {}
 
     def count(self, target: str, result: str) -> None:
         self.counted[target, result] += 1
@@ -56,11 +63,15 @@ class Rig:
     def tell(self, *states: CheckState) -> None:
         """The monitor publishes, what was told included."""
         self.told.update(self.notifier.told())
-        known = {state.check.name: state for state in states}
-        found = {name: replace(each, told=self.told.get(name)) for name, each in known.items()}
+        found = {state.check.name: self._published(state) for state in states}
         snapshot = Snapshot(found, lifecycle=Lifecycle.SERVING)
         self.notifier.tell(snapshot, Stance.ALONE)
         self.notifier.round()
+
+    def _published(self, state: CheckState) -> CheckState:
+        assert state.run is not None
+        run = replace(state.run, finished=self.clock())
+        return replace(state, run=run, told=self.told.get(state.check.name))
 
     def drive(self, condition: Callable[[], Any], what: str, *, hurry: bool = False) -> None:
         """Rounds until a condition holds; in a hurry every pause is over at once."""
@@ -73,11 +84,15 @@ class Rig:
 
         until(look, what)
 
+    def sent(self, target: str, number: int) -> Callable[[], bool]:
+        return lambda: self.counted[target, "sent"] == number
+
     def settled(self, number: int) -> Callable[[], bool]:
         return lambda: self.counted.total() == number
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
+        self.wall.advance(seconds)
         self.notifier.round()
 
 
@@ -94,8 +109,8 @@ Make = Callable[..., Rig]
 def make() -> Iterator[Make]:
     with ExitStack() as stack:
 
-        def made(*webhooks: Webhook) -> Rig:
-            rig = Rig(*webhooks)
+        def made(*webhooks: Webhook, **options: float) -> Rig:
+            rig = Rig(*webhooks, **options)
             stack.callback(rig.notifier.stop)
             return rig
 
@@ -124,7 +139,8 @@ def test_a_failure_and_its_end(make: Make, receiver: Receiver) -> None:
     rig.tell(fails())
     rig.drive(rig.settled(1), "the failure is told")
     rig.tell(fails())
-    assert rig.told["database"].pod == "the-pod"
+    assert (told := rig.told["database"])
+    assert told.pod == "the-pod"
     rig.tell(works())
     rig.drive(rig.settled(2), "the end is told")
     assert events(receiver.messages) == ["check.failing", "check.restored"]
@@ -303,18 +319,106 @@ def test_a_receiver_may_ask_to_be_left_alone(
     rig.drive(rig.settled(1), "it is taken")
 
 
+FAILING, RESTORED = "check.failing", "check.restored"
+ELSEWHERE = Told(2, "timeout", 1.7e9, 1.7e9, "another-pod", alone=False)
+
+
 def test_a_target_that_hangs_delays_no_other(make: Make, receiver: Receiver) -> None:
     with Receiver() as stuck:
-        stuck.otherwise = api.hang
-        rig = make(hook(stuck.url), hook(receiver.url, name="slack", render=slack, key=None))
+        stuck.script = [api.hang]
+        rig = make(hook(stuck.url), hook(receiver.url, name="other"))
         rig.tell(fails())
-        rig.drive(lambda: rig.counted["slack", "sent"] == 1, "one is told")
+        rig.drive(rig.sent("other", 1), "the failure is told")
+        rig.tell(fails())
+        assert "database" not in rig.told, "as long as one does not know it"
         rig.tell(works())
+        rig.drive(rig.sent("other", 2), "and its end")
+        rig.tell(after(DATABASE, ".xx..xx"))
+        rig.drive(rig.sent("other", 3), "and the next failure")
+        assert events(receiver.messages) == [FAILING, RESTORED, FAILING]
+        until(lambda: len(stuck.messages) == 1, "the attempt that hangs")
+        rig.pass_time(ATTEMPT_SECONDS + GRACE)
+        rig.drive(rig.sent("generic", 1), "the one is told, too", hurry=True)
+        rig.tell(after(DATABASE, ".xx..xx.."))
+        rig.drive(rig.settled(6), "both are told the end")
+        assert events(stuck.taken) == [FAILING, RESTORED]
+        assert events(receiver.messages) == [FAILING, RESTORED, FAILING, RESTORED]
+
+
+def test_the_interval_is_that_of_each_target(make: Make, receiver: Receiver) -> None:
+    with Receiver() as away:
+        away.otherwise = api.status(503)
+        rig = make(hook(away.url), hook(receiver.url, name="other"), interval=60.0)
+        late, other = rig.notifier._outboxes
+        rig.tell(fails())
+        rig.drive(lambda: late._attempts == 1 and rig.counted["other", "sent"] == 1, "attempts")
+        rig.pass_time(59.0)
+        rig.tell(works())
+        assert other.due == float("inf"), "too soon"
         rig.pass_time(1.0)
-        assert len(receiver.messages) == 1, "but no further news of that check yet"
-        assert not rig.told
-        rig.tell(works(), fails(REDIS))
-        rig.drive(lambda: rig.counted["slack", "sent"] == 2, "and of the others")
+        rig.tell(works())
+        rig.drive(rig.sent("other", 2), "the end is told")
+        away.otherwise = taken
+        rig.drive(rig.sent("generic", 1), "the failure is told late", hurry=True)
+        rig.tell(works())
+        assert late.due == float("inf"), "too soon for that one"
+        rig.pass_time(60.0)
+        rig.tell(works())
+        rig.drive(rig.sent("generic", 2), "the end is told")
+        assert events(away.taken) == events(receiver.taken) == [FAILING, RESTORED]
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        pytest.param(fails(), [FAILING], id="the failure, of which one does not know"),
+        pytest.param(works(), [RESTORED], id="the end, which one has yet to hear"),
+    ],
+)
+def test_a_successor_repeats_and_withholds_nothing(
+    make: Make, receiver: Receiver, then: CheckState, told: list[str]
+) -> None:
+    with Receiver() as away:
+        away.otherwise = api.status(503)
+        webhooks = hook(away.url), hook(receiver.url, name="other")
+        first = make(*webhooks, interval=60.0)
+        first.tell(fails())
+        first.drive(first.sent("other", 1), "one is told")
+        first.drive(lambda: first.notifier._outboxes[0]._attempts == 1, "and one refuses")
+        first.tell(then)
+        first.tell(then)  # what was told is published
+        first.notifier.stop()
+        known = len(receiver.messages)
+        away.otherwise = taken
+        second = make(*webhooks)
+        second.told = first.told
+        second.tell(then)
+        second.drive(second.settled(2), "both are told")
+        assert events(away.taken) == events(receiver.messages[known:]) == told
+        if told == [FAILING]:
+            assert len({message.id for message in receiver.messages}) == 1
+
+
+def test_what_another_pod_has_told_is_told(make: Make, receiver: Receiver) -> None:
+    rig = make(hook(receiver.url))
+    rig.tell(works())
+    rig.told["database"] = ELSEWHERE
+    rig.tell(fails())
+    assert rig.notifier._outboxes[0].due == float("inf")
+
+
+def test_whom_a_pod_has_told_for_itself_it_tells_the_end(make: Make, receiver: Receiver) -> None:
+    """Though another pod speaks for all by then, and one target is yet to hear of it."""
+    with Receiver() as away:
+        away.otherwise = api.status(503)
+        rig = make(hook(away.url), hook(receiver.url, name="other"))
+        rig.tell(fails())
+        rig.drive(rig.sent("other", 1), "one is told")
+        rig.told["database"] = ELSEWHERE
+        rig.tell(fails())
+        rig.tell(works())
+        rig.drive(rig.sent("other", 2), "and told the end")
+        assert events(receiver.messages) == [FAILING, RESTORED]
 
 
 def test_nothing_is_told_twice_while_it_is_under_way(make: Make, receiver: Receiver) -> None:

@@ -981,10 +981,10 @@ class Outside:
 
     def __init__(self) -> None:
         self.heard: list[tuple[Snapshot, Stance]] = []
-        self.done: dict[str, Told] = {}
+        self.done: dict[str, Told | None] = {}
         self.stops = 0
 
-    def told(self) -> dict[str, Told]:
+    def told(self) -> dict[str, Told | None]:
         done, self.done = self.done, {}
         return done
 
@@ -1023,6 +1023,16 @@ def test_what_they_were_told_is_published_at_once_and_outlives_the_monitor(make:
     second.clock.now = first.clock()
     second.play(1)
     assert second.published.states["database"].told is not None
+
+
+def test_that_somebody_knows_nothing_of_it_is_published_too(make: Make) -> None:
+    outside = Outside()
+    rig = make({CRITICAL: Scripted("x")}, notices=outside)
+    rig.play(1)
+    for told in (Told(2, "timeout", 1.0, 2.0, "pod", alone=True), None):
+        outside.done = {"database": told}
+        rig.tick()
+        assert rig.published.states["database"].told == told
 
 
 def test_a_monitor_with_a_successor_tells_nobody(make: Make) -> None:

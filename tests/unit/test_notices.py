@@ -21,6 +21,7 @@ from service.health import (
     Told,
     Trouble,
 )
+from service.health.notices import behind
 from service.health.snapshot import decode, encode
 from tests.unit.fakes import RESULTS, after, run
 
@@ -149,6 +150,36 @@ def test_a_clock_that_is_set_back_silences_nobody(at: float) -> None:
     snapshot = Snapshot({"database": healthy})
     due = list(Teller("a", 60.0).due(snapshot, Stance.ALONE, START + 2, START + 1 + at))
     assert bool(due) is (at < 0)
+
+
+# -- several receivers
+
+
+def known(trouble: Trouble, at: float) -> Told:
+    return Told(trouble.value, "timeout", at, at, "a", alone=True)
+
+
+NONE, FAILING = known(Trouble.NONE, START), known(Trouble.FAILING, START + 1)
+UNREADY, LATER = known(Trouble.UNREADY, START + 2), known(Trouble.FAILING, START + 3)
+
+
+@pytest.mark.parametrize(
+    ("receivers", "works", "expected"),
+    [
+        pytest.param([FAILING, None], False, None, id="one has yet to hear that it fails"),
+        pytest.param([None, FAILING], True, FAILING, id="one has yet to hear that it works"),
+        pytest.param([FAILING, UNREADY], False, FAILING, id="that it has become worse"),
+        pytest.param([FAILING, UNREADY], True, UNREADY, id="the end of the worse"),
+        pytest.param([None, NONE], False, NONE, id="of equals the newest"),
+        pytest.param([FAILING, LATER], True, LATER, id="and so of two failures"),
+        pytest.param([None, None], True, None, id="nobody knows anything"),
+    ],
+)
+def test_who_has_most_to_hear(
+    receivers: list[Told | None], *, works: bool, expected: Told | None
+) -> None:
+    assert behind(receivers, works=works) is expected
+    assert behind(reversed(receivers), works=works) is expected
 
 
 # -- what is planned
