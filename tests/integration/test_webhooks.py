@@ -285,7 +285,7 @@ def test_a_receiver_that_is_away_costs_the_message_and_nothing_else(make: Make) 
     assert (first["check"], first["code"]) == ("database", "connection_refused")
     assert first["attempts"] == ATTEMPTS
     assert "secret-of-ours" not in str(logs)
-    assert len(set(threading.enumerate()) - elder) <= 1
+    until(lambda: len(set(threading.enumerate()) - elder) <= 1, "the end of all threads but one")
     rig.notifier.stop()
     until(lambda: not set(threading.enumerate()) - elder, "the end of its thread")
 
