@@ -59,6 +59,8 @@ TTL_INTERVALS = 1.5
 # A look at a fleet costs its size; this keeps the sum over all pods where it is for 100.
 LOOK_SECONDS_PER_POD = 0.1
 KEEP_RESULTS = 600.0
+# Failing checks that a pod names to the others: what it says of itself has room for no more.
+MAX_NAMED = 20
 # As JSON inside of JSON it may double, and has to fit into a publication.
 MAX_MEMBERS_BYTES = 96 * 1024
 
@@ -258,7 +260,7 @@ class Coordinator:
             "ready": told.ready,
             "workers_ok": len(live),
             "workers_total": board.expected,
-            "failing": sorted(failing),
+            "failing": sorted(failing)[:MAX_NAMED],
         }
         return Report(board.pod_id, info, failing)
 

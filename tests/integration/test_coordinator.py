@@ -128,6 +128,17 @@ def test_the_pace(make: Make) -> None:
     assert two.sync() == pytest.approx(1.0), "while a first result is missing"
 
 
+def test_a_pod_in_which_everything_fails_can_be_read(make: Make) -> None:
+    checks = [Check(f"check_{number:02}_{'x' * 54}") for number in range(60)]
+    rig = make(checks=checks)
+    rig.tell(*(after(check, "xx") for check in checks))
+    rig.sync()
+    view = rig.coordinator.view()
+    assert view is not None
+    (pod,) = json.loads(view.members)["pods"]
+    assert pod["failing"] == [check.name for check in checks[:20]]
+
+
 def test_results_go_from_the_holder_to_the_others(make: Make, server: RedisServer) -> None:
     one, two = make(), make()
     one.sync()
