@@ -92,12 +92,21 @@ def test_an_outage_of_the_database_restarts_nobody(make_cluster: MakeCluster) ->
 
 
 @contextmanager
-def stuck(pod: Pod, count: int) -> Iterator[None]:
-    """Requests that never end, more than the pod has threads."""
+def stuck(pod: Pod) -> Iterator[None]:
+    """Requests that never end, until every thread of every worker is busy with one.
+
+    A worker that stands still for a moment leaves them to its sibling, however many there are.
+    """
     with ExitStack() as stack:
-        for _ in range(count):
+
+        def all_busy() -> bool:
+            if all(worker.all_busy_since for worker in pod.workers()):
+                return True
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", pod.port)))
             sock.sendall(b"POST /stuck HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            return False
+
+        eventually(all_busy, "every thread of every worker is busy")
         yield
 
 
@@ -107,11 +116,7 @@ def test_a_stuck_pod_is_restarted(make_cluster: MakeCluster) -> None:
     pod = cluster.pod()
     cluster.eventually_ready(pod)
     service = cluster.pods[pod.name]
-    with stuck(service, 80):
-        eventually(
-            lambda: all(worker.all_busy_since for worker in service.workers()),
-            "every thread of every worker is busy",
-        )
+    with stuck(service):
         begun = clock.now()
         cluster.wait(lambda: pod.restarts == 1, "a restart", pod)
     noticed = begun + 60  # HEALTH_LIVENESS_STALL_SECONDS
