@@ -33,7 +33,7 @@ from service import app, pools, response, scoreboard, settings
 from service.health import Phase, Role
 from service.metrics import prepare
 from service.scoreboard import Scoreboard
-from service.web_worker import become_web_worker, turn_away
+from service.web_worker import become_web_worker, let_in, turn_away
 from service.worker import RENDERERS, become_health_worker
 
 # The age is only a sort key of the arbiter's, which stops its oldest worker first.
@@ -155,6 +155,8 @@ def _make_shared_state(*, upgraded_from: int) -> Scoreboard:
 def when_ready(server: Any) -> None:
     """Arbiter, its own signal handlers in place. Puts ours before them."""
     take = server.SIG_QUEUE.put_nowait
+    if server.master_pid:
+        let_in(server.LISTENERS)  # the old master may have been about to leave when it started us
 
     def in_child() -> bool:
         return os.getpid() != int(server.pid)
@@ -163,8 +165,8 @@ def when_ready(server: Any) -> None:
     def on_term(sig: int, _frame: Any) -> None:
         if in_child():
             os._exit(0)  # between its fork and its own handlers; nobody would tell it again
-        if server.reexec_pid or server.master_pid:
-            take(sig)  # another master serves on, from the same queues: nothing to wait for
+        if _another_serves(server):
+            take(sig)  # nothing to wait for
         elif server.board.stopping or not SETTINGS.health_drain_seconds:
             _leave(server, on_last_call)
         else:
@@ -189,11 +191,16 @@ def when_ready(server: Any) -> None:
 def _leave(server: Any, on_last_call: Callable[[int, Any], None]) -> None:
     """Arbiter. The drain is over: first nobody new, then gunicorn's own stop."""
     server.board.stop()
-    if not server.systemd:
+    if not (server.systemd or _another_serves(server)):
         turn_away(each for each in server.LISTENERS if not _is_health(each))
     for sig in (signal.SIGALRM, signal.SIGTERM):
         signal.signal(sig, on_last_call)
     signal.setitimer(signal.ITIMER_REAL, HANDSHAKE)
+
+
+def _another_serves(server: Any) -> bool:
+    """Arbiter. Whether there is another one, in an upgrade: it serves on from the same queues."""
+    return bool(server.reexec_pid or server.master_pid)
 
 
 @never_raises

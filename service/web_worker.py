@@ -4,6 +4,7 @@ A worker that stops closes its listener with whatever waits in its queue, and th
 that: requests a proxy has sent already and, if they are POSTs, must not send again. Here
 
     turn_away           arbiter, just before it stops its workers: nobody new gets into the queue
+    let_in              arbiter that takes over the listeners of another: whoever comes does
     become_web_worker   a worker that stops with the pod serves the queue before it leaves
 
 A newcomer's SYN is dropped, so that to connect takes it one retransmission longer; by then
@@ -35,7 +36,8 @@ from service.health import Phase
 LINGER_SECONDS = 2.0
 MAX_DISCARD = 65536  # bytes at a time
 
-SO_ATTACH_FILTER = 26  # linux/asm-generic/socket.h; the socket module does not name it
+# linux/asm-generic/socket.h; the socket module does not name them
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 _FLAGS, _SYN, _SYN_ACK = 13, 0x02, 0x12  # of a TCP header: where, and what
 # Classic BPF, as (code, jump if true, jump if false, operand); a filter of a TCP socket sees
 # segments from the TCP header on. See linux/filter.h.
@@ -51,8 +53,8 @@ _NO_NEWCOMERS = (
 def turn_away(listeners: Iterable[Any]) -> None:
     """Lets nobody new into the queues of TCP listeners; handshakes under way are completed.
 
-    It holds for every process that shares a listener, and for good: only for a server that is
-    about to close it. Where the kernel has no such filter, nothing changes.
+    It holds for every process that shares a listener, until somebody calls ``let_in``: only for a
+    server that is about to close it. Where the kernel has no such filter, nothing changes.
     """
     code = b"".join(struct.pack("HBBI", *each) for each in _NO_NEWCOMERS)
     program = ctypes.create_string_buffer(code, len(code))
@@ -61,6 +63,13 @@ def turn_away(listeners: Iterable[Any]) -> None:
         if listener.sock.family in (socket.AF_INET, socket.AF_INET6):
             with suppress(OSError):
                 listener.sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, given)
+
+
+def let_in(listeners: Iterable[Any]) -> None:
+    """Takes back ``turn_away``; where nobody was turned away, nothing changes."""
+    for listener in listeners:
+        with suppress(OSError):
+            listener.sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def become_web_worker(worker: Any, *, lasting: bool) -> None:

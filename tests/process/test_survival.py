@@ -14,9 +14,9 @@ import pytest
 
 from scripts.health_contract import violations
 from service.health import Role
-from service.scoreboard import process_start
+from service.scoreboard import living, process_start
 from tests.load import CUT_OFF, Seen, probing
-from tests.pod import Pod, eventually
+from tests.pod import Pod, eventually, frozen
 
 PATHS = (
     "/health",
@@ -178,6 +178,43 @@ def test_upgrade_in_place(pod: Pod, sig: signal.Signals) -> None:
     assert pod.board.pod_id == pod_id
     assert pod.get("/api/system/health/liveness").data["uptime_seconds"] >= uptime
     kill(new_master, signal.SIGTERM)
+
+
+def upgraded_and_stopped(pod: Pod) -> None:
+    """Both signals are taken at once, and the upgrade has not begun when the stop does."""
+    with frozen([pod.pid]):
+        os.kill(pod.pid, signal.SIGUSR2)
+        os.kill(pod.pid, signal.SIGTERM)
+
+
+def upgraded_while_it_drains(pod: Pod) -> None:
+    old_master = pod.pid
+    os.kill(old_master, signal.SIGTERM)
+    pod.wait_for(503, "/api/system/health/readiness")
+    os.kill(old_master, signal.SIGUSR2)
+    eventually(lambda: pod.board.master[0] != old_master, "a new master")
+    eventually(lambda: len(pod.workers()) == 2, "its workers")
+    os.kill(old_master, signal.SIGALRM)  # the end of the drain, without waiting for it
+
+
+@pytest.mark.parametrize(
+    ("drain", "happens"), [("0", upgraded_and_stopped), ("3000", upgraded_while_it_drains)]
+)
+def test_an_upgrade_that_meets_a_stop(
+    make_pod: Callable[..., Pod], drain: str, happens: Callable[[Pod], None]
+) -> None:
+    pod = make_pod(HEALTH_DRAIN_SECONDS=drain).start()
+    happens(pod)
+    assert pod.process is not None
+    assert pod.process.wait(60) == 0
+    (board,) = eventually(lambda: living(pod.directory / "run"), "a new master")
+    for path in PATHS:
+        for health in (False, True):
+            eventually(
+                lambda: pod.status(path, health=health, timeout=5) == 200,  # noqa: B023
+                f"{path} is answered",
+            )
+    kill(board.master[0], signal.SIGTERM)
 
 
 def test_recycled_workers(make_pod: Callable[..., Pod]) -> None:
