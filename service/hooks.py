@@ -183,7 +183,7 @@ def when_ready(server: Any) -> None:
     gc.freeze()
     signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGALRM, lambda *_: in_child() or _leave(server, on_last_call))
-    signal.signal(signal.SIGHUP, lambda *_: in_child() or _reload(take))
+    signal.signal(signal.SIGHUP, lambda *_: in_child() or _reload(server, take))
     signal.signal(APPROVED, lambda *_: in_child() or take(signal.SIGHUP))
 
 
@@ -204,15 +204,15 @@ def _another_serves(server: Any) -> bool:
 
 
 @never_raises
-def _reload(take: Callable[[int], None]) -> None:
+def _reload(server: Any, take: Callable[[int], None]) -> None:
     """Arbiter."""
     if not (SETTINGS.app_module or SETTINGS.health_checks or SETTINGS.startup_tasks):
         take(signal.SIGHUP)
     else:
-        _preflight()
+        _preflight(server)
 
 
-def _preflight() -> None:
+def _preflight(server: Any) -> None:
     """Arbiter. Has the application imported elsewhere before workers are bet on it.
 
     gunicorn stops everything when a new worker cannot import the application, the healthy old
@@ -221,7 +221,15 @@ def _preflight() -> None:
     command = [sys.executable, "-m", "service", "preflight", "--approve", str(os.getpid())]
     environ = settings.environment()
     try:
-        os.posix_spawn(sys.executable, command, environ, setsigmask=(), setsigdef=(signal.SIGHUP,))
+        os.posix_spawn(
+            sys.executable,
+            command,
+            environ,
+            # For an upgrade, gunicorn's listeners outlive an exec.
+            file_actions=[(os.POSIX_SPAWN_CLOSE, each.fileno()) for each in server.LISTENERS],
+            setsigmask=(),
+            setsigdef=(signal.SIGHUP,),
+        )
     except OSError as error:
         log.error("the reload is refused: %s: %s", sys.executable, error)  # noqa: TRY400
 

@@ -1,8 +1,11 @@
 """Applications the process tests serve."""
 
+import ctypes
 import os
+import signal
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -30,8 +33,18 @@ if _mood.exists():
     match _mood.read_text().strip():
         case "broken":
             raise RuntimeError("the deploy is broken")
+        case "ending":
+            os.kill(os.getpid(), signal.SIGKILL)
         case "hanging":
             FOREVER.wait()
+        case "stubborn":
+            while True:
+                with suppress(Exception):
+                    FOREVER.wait()
+        case "deaf":  # waits in C for good, with the interpreter's lock
+            lock = ctypes.create_string_buffer(256)
+            for _ in range(2):
+                ctypes.PyDLL(None).pthread_mutex_lock(lock)
 
 
 def checks() -> dict[Check, Any]:

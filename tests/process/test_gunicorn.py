@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -158,7 +158,7 @@ def test_a_port_that_is_taken_is_named(make_pod: Callable[..., Pod], variable: s
     assert f"{variable} {port}: cannot listen there" in pod.log
 
 
-@pytest.mark.parametrize("mood", ["broken", "hanging"])
+@pytest.mark.parametrize("mood", ["broken", "ending", "hanging", "stubborn", "deaf"])
 def test_a_broken_deploy_does_not_take_the_old_workers(
     make_pod: Callable[..., Pod], tmp_path: Path, mood: str
 ) -> None:
@@ -172,6 +172,7 @@ def test_a_broken_deploy_does_not_take_the_old_workers(
     file.write_text(mood)
     os.kill(pod.pid, signal.SIGHUP)
     eventually(lambda: "the reload is refused" in pod.log, "the reload is refused")
+    eventually(lambda: not _trials(pod), "the trial is over")
     assert {worker.pid for worker in pod.workers()} == old
     assert pod.status("/anything") == 200
     file.unlink()
@@ -181,6 +182,32 @@ def test_a_broken_deploy_does_not_take_the_old_workers(
         "a good deploy goes through",
     )
     pod.wait_for(200, READINESS)
+
+
+def test_a_trial_import_holds_no_port_and_ends_with_its_pod(
+    make_pod: Callable[..., Pod], tmp_path: Path
+) -> None:
+    file = tmp_path / "mood"
+    pod = make_pod(
+        APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="3000"
+    ).start()
+    file.write_text("deaf")
+    os.kill(pod.pid, signal.SIGHUP)
+    eventually(lambda: len(_trials(pod)) == 2, "one imports, and one waits for it")
+    trials = _trials(pod)
+    assert [each.net_connections() for each in trials] == [[], []]
+    os.kill(pod.pid, signal.SIGKILL)
+    eventually(lambda: not any(_runs(each.pid) for each in trials), "both are gone")
+
+
+def _trials(pod: Pod) -> list[psutil.Process]:
+    """The processes of a pod's trial imports."""
+    found = []
+    for each in psutil.Process(pod.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "preflight" in each.cmdline():
+                found.append(each)
+    return found
 
 
 def test_an_import_that_hangs_at_the_first_start_is_no_progress(
