@@ -274,7 +274,7 @@ class Scoreboard:
 
     @property
     def vacant_since(self) -> float:
-        """When a slot was last freed, or the scoreboard made; monotonic seconds."""
+        """When a web worker that had booted was last lost, or the scoreboard made; monotonic s."""
         return self._seconds(H_VACANT_SINCE)
 
     @property
@@ -358,7 +358,9 @@ class Scoreboard:
 
     def free(self, number: int) -> None:
         """Frees a slot whose worker is gone. Arbiter only."""
-        self._words[H_VACANT_SINCE] = self._clock()
+        role, phase = (self._slot_words(word)[number] for word in (S_ROLE, S_PHASE))
+        if role == WEB and phase != Phase.BOOTING:
+            self._words[H_VACANT_SINCE] = self._clock()
         self.slot(number).vacate()
 
     def workers(self) -> Iterator[WorkerSlot]:

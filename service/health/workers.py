@@ -5,7 +5,7 @@ It is stuck when it has hung in boot, when its main loop has stopped stamping, o
 every one of its threads has been busy with the same requests for too long.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -104,25 +104,39 @@ class ProgressLimits:
     stall: float = 60.0
 
 
+def progressing(
+    slots: Iterable[WorkerSlot], vacant_since: float, now: float, lim: ProgressLimits
+) -> Iterator[WorkerSlot]:
+    """The web workers that make progress at ``now``.
+
+    A boot counts if it began within a boot's time of the last moment with a worker that had
+    booted: where every boot fails, there is always a young one.
+
+    Args:
+        slots: The occupied slots, of whatever role.
+        vacant_since: When the arbiter last freed the slot of a web worker that had booted, or
+            started; monotonic seconds.
+        now: Monotonic seconds.
+        lim: How long a worker may stand still.
+    """
+    for slot in slots:
+        in_vain = slot.phase is Phase.BOOTING and slot.phase_since - vacant_since > lim.boot
+        if slot.role is Role.WEB and not in_vain and not slot.stuck(now, lim):
+            yield slot
+
+
 def alive(
     slots: Iterable[WorkerSlot], vacant_since: float, now: float, lim: ProgressLimits
 ) -> bool:
     """Whether at least one web worker of the pod makes progress at ``now``.
 
-    Args:
-        slots: The occupied slots, of whatever role.
-        vacant_since: When the arbiter last freed a slot or started, monotonic seconds:
-            between two web workers there is nobody to ask for a moment.
-        now: Monotonic seconds.
-        lim: How long a worker may stand still.
+    Between two web workers there is nobody to ask: for as long as a boot may take, that is no
+    evidence. The arguments are those of ``progressing``.
     """
-    vacant = True
-    for slot in slots:
-        if slot.role is Role.WEB:
-            if not slot.stuck(now, lim):
-                return True
-            vacant = False
-    return vacant and now - vacant_since <= lim.stall
+    web = [slot for slot in slots if slot.role is Role.WEB]
+    if not web:
+        return now - vacant_since <= lim.boot
+    return any(progressing(web, vacant_since, now, lim))
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,8 @@ class ApplicationProbe:
     Attributes:
         workers: What the pod's worker processes, of whatever role, say of themselves.
         expected: How many web workers there should be.
-        vacant_since: When a worker was last found gone, or the pod started, on ``clock``.
+        vacant_since: When a web worker that had booted was last found gone, or the pod started,
+            on ``clock``.
         finished: Requests finished in the pod so far.
         limits: How long a worker may stand still.
         master_pid: Process id of the pod's master.

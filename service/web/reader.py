@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import structlog
 
-from service.health import Check, Phase, Pod, ProgressLimits, Role, Snapshot
+from service.health import Check, Phase, Pod, ProgressLimits, Snapshot
 from service.health.snapshot import Decoder
-from service.health.workers import alive
+from service.health.workers import alive, progressing
 from service.scoreboard import Scoreboard
 
 log = structlog.get_logger(__name__)
@@ -118,10 +118,9 @@ class Reader:
     def _look_for_life(self) -> bool:
         board, now, limits = self.scoreboard, self.now(), self.limits
         workers = list(board.workers())
-        for worker in workers:
-            if worker.role is Role.WEB and not worker.stuck(now, limits):
-                until = worker.cannot_be_stuck_before(limits)
-                self._witness = board.slot(worker.slot), worker.phase, worker.pid, until
+        for worker in progressing(workers, board.vacant_since, now, limits):
+            until = worker.cannot_be_stuck_before(limits)
+            self._witness = board.slot(worker.slot), worker.phase, worker.pid, until
         return alive(workers, board.vacant_since, now, limits)
 
     def _report_unreadable(self, rank: int, error: Exception) -> None:

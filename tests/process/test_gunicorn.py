@@ -223,6 +223,25 @@ def test_an_import_that_hangs_at_the_first_start_is_no_progress(
     eventually(lambda: pod.status(LIVENESS, health=True) == 503, "not alive once it is too late")
 
 
+def test_boots_that_fail_one_after_the_other_are_no_progress(
+    make_pod: Callable[..., Pod], tmp_path: Path
+) -> None:
+    file = tmp_path / "mood"
+    pod = make_pod(
+        APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="15"
+    ).start()
+    file.write_text("broken")
+    for worker in pod.workers():
+        os.kill(worker.pid, signal.SIGKILL)
+    eventually(lambda: "worker cannot load" in pod.log, "nobody can take their place")
+    eventually(lambda: pod.status(LIVENESS, health=True) == 503, "not alive once it is too late")
+    failed = pod.log.count("worker cannot load")
+    while pod.log.count("worker cannot load") < failed + 4:
+        assert pod.status(LIVENESS, health=True) == 503
+    file.unlink()
+    pod.wait_for(200, LIVENESS)
+
+
 def test_workers_that_are_stuck_are_no_progress(make_pod: Callable[..., Pod]) -> None:
     pod = make_pod(
         APP_MODULE="tests.process.apps:app",

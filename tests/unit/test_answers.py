@@ -528,6 +528,12 @@ def test_liveness_looks_at_one_worker_while_that_one_cannot_be_stuck(rig: Rig) -
     assert rig.ask(VITAL)[0] == OK
     rig.pass_time(61.0)
     assert rig.ask(VITAL)[0] == UNAVAILABLE  # stuck in boot
+    for _ in range(3):  # an attempt that comes too late is no progress, however often one asks
+        rig.board.slot(0).assign(Role.WEB, generation=1, threads=4)
+        assert rig.ask(VITAL)[0] == UNAVAILABLE
+    stranger.enter(Phase.READY)
+    assert rig.ask(VITAL)[0] == OK
+    rig.board.free(1)
     rig.board.slot(0).assign(Role.WEB, generation=1, threads=4)
     assert rig.ask(VITAL)[0] == OK
     rig.pass_time(59.0)

@@ -245,6 +245,26 @@ def test_a_slot_is_free_until_it_is_assigned(board: Scoreboard, clock: Clock) ->
     assert board.vacant_since == 1007.0
 
 
+@pytest.mark.parametrize(
+    ("role", "phase", "counts"),
+    [
+        pytest.param(Role.WEB, Phase.READY, True, id="it had booted"),
+        pytest.param(Role.WEB, Phase.STOPPING, True, id="it was leaving"),
+        pytest.param(Role.WEB, Phase.BOOTING, False, id="its boot has failed"),
+        pytest.param(Role.HEALTH, Phase.READY, False, id="the health worker"),
+    ],
+)
+def test_who_leaves_a_vacancy(
+    board: Scoreboard, clock: Clock, role: Role, phase: Phase, *, counts: bool
+) -> None:
+    slot = board.slot(1)
+    slot.assign(role, generation=0, threads=1)
+    slot.enter(phase)
+    clock.advance(5.0)
+    board.free(1)
+    assert board.vacant_since == (1005.0 if counts else 1000.0)
+
+
 @pytest.mark.parametrize("number", [-1, 4, 1000])
 def test_there_is_no_such_slot(board: Scoreboard, number: int) -> None:
     with pytest.raises(IndexError, match="of 4"):

@@ -84,10 +84,15 @@ def test_one_worker(slot: WorkerSlot, *, stuck: bool) -> None:
         pytest.param([worker()], 3600.0, True, id="one works"),
         pytest.param([STUCK, STUCK, worker()], 3600.0, True, id="one of three works"),
         pytest.param([STUCK, STUCK], 0.0, False, id="all are stuck"),
-        pytest.param([STUCK, worker(**BOOTING, phase_since=ago(1))], 9e9, True, id="one boots"),
+        pytest.param([STUCK, worker(**BOOTING, phase_since=ago(1))], 2.0, True, id="one boots"),
         pytest.param([STUCK, worker(**BOOTING, phase_since=ago(31))], 0.0, False, id="none does"),
-        pytest.param([], 60.0, True, id="between two workers"),
-        pytest.param([], 60.1, False, id="nobody has come"),
+        pytest.param([worker(**BOOTING, phase_since=ago(1))], 31.0, True, id="boots fail"),
+        pytest.param([worker(**BOOTING, phase_since=ago(1))], 31.1, False, id="for too long"),
+        pytest.param(
+            [worker(**BOOTING, phase_since=ago(30))], 60.0, True, id="the last has its time"
+        ),
+        pytest.param([], 30.0, True, id="between two workers"),
+        pytest.param([], 30.1, False, id="nobody has come"),
         pytest.param([HEALTH], 1.0, True, id="the health worker says nothing, for now"),
         pytest.param([HEALTH], 61.0, False, id="it is no web worker"),
         pytest.param([HEALTH, STUCK], 1.0, False, id="it does not speak for the others"),
