@@ -47,6 +47,8 @@ SHORT_LIFE = 1.0
 # Seconds the arbiter has, however busy its machine is, to stop all for one that cannot load.
 TURN = 5.0
 BEAT = 500_000_000
+# Interval of the timer of a boot, which ends with its first expiry; tells it from an application's.
+BOOT_TIMER = 4096.0
 # Of linux/tcp.h: of a listener, the field "unacked" is the length of its queue.
 TCP_LISTEN, TCP_INFO_UNACKED, TCP_INFO_BYTES = 10, 24, 32
 
@@ -277,6 +279,10 @@ def post_fork(server: Any, worker: Any) -> None:
         worker.log.error("no seat for this worker, leaving")
         sys.exit(1)
     seat.board.slot(seat.number).occupy()
+    # gunicorn's timeout begins with the first beat. The kernel also ends what hangs in C, and who
+    # has lost the arbiter.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, SETTINGS.health_boot_seconds, BOOT_TIMER)
     mine = [each for each in worker.sockets if _is_health(each) == (seat.role is Role.HEALTH)]
     if not mine and seat.role is Role.WEB:
         # USR2 and systemd: what was inherited decides, not the settings.
@@ -349,6 +355,8 @@ def _build(worker: Any, seat: Seat) -> None:
 @never_raises
 def post_worker_init(worker: Any) -> None:
     """Worker, its own signal handlers in place and the application loaded."""
+    if signal.getitimer(signal.ITIMER_REAL)[1] == BOOT_TIMER:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     seat = worker.seat
     slot = seat.board.slot(seat.number)
     slot.enter(Phase.READY)
@@ -424,9 +432,13 @@ def child_exit(server: Any, worker: Any) -> None:
     seat = _seat(worker)
     if seat is None:
         return
+    age = time.monotonic() - seat.born
+    booting = seat.board.slot(seat.number).inhabited_by(Phase.BOOTING, worker.pid)
+    if booting and age >= SETTINGS.health_boot_seconds:
+        log.error("Worker (pid:%s) had not booted within HEALTH_BOOT_SECONDS", worker.pid)
     seat.board.free(seat.number)
     stopping = not server.LISTENERS
-    if stopping or seat.retiring or time.monotonic() - seat.born < SHORT_LIFE:
+    if stopping or seat.retiring or age < SHORT_LIFE:
         return
     current = [each for each in _seats(server) if each.role is seat.role and not each.retiring]
     wanted = 1 if seat.role is Role.HEALTH else server.num_workers - 1

@@ -210,17 +210,50 @@ def _trials(pod: Pod) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.parametrize("mood", ["hanging", "stubborn", "deaf"])
 def test_an_import_that_hangs_at_the_first_start_is_no_progress(
-    make_pod: Callable[..., Pod], tmp_path: Path
+    make_pod: Callable[..., Pod], tmp_path: Path, mood: str
 ) -> None:
     file = tmp_path / "mood"
-    file.write_text("hanging")
+    file.write_text(mood)
     pod = make_pod(
         APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="15"
     ).launch()
     eventually(lambda: pod.status(LIVENESS, health=True) == 200, "alive while it boots")
     assert pod.get("/api/system/health/startup", health=True).status == 503
     eventually(lambda: pod.status(LIVENESS, health=True) == 503, "not alive once it is too late")
+    eventually(lambda: "had not booted within HEALTH_BOOT_SECONDS" in pod.log, "it is replaced")
+    file.unlink()
+    pod.wait_for(200, "/api/system/health/startup")
+    assert pod.get(LIVENESS).status == 200
+
+
+def test_an_import_that_hangs_does_not_outlive_the_master(
+    make_pod: Callable[..., Pod], tmp_path: Path
+) -> None:
+    file = tmp_path / "mood"
+    file.write_text("deaf")
+    pod = make_pod(
+        APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="15"
+    ).launch()
+    eventually(lambda: pod.status(LIVENESS, health=True) == 200, "it is up")
+    workers = eventually(pod.workers, "web workers")
+    os.kill(pod.pid, signal.SIGKILL)
+    for worker in workers:
+        eventually(lambda: not _runs(worker.pid), f"worker {worker.pid} has left")  # noqa: B023
+
+
+def test_a_timer_of_the_application_outlasts_the_boot(
+    make_pod: Callable[..., Pod], tmp_path: Path
+) -> None:
+    file = tmp_path / "mood"
+    file.write_text("ticking")
+    pod = make_pod(APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file)).start()
+    for _ in range(3):
+        tick = pod.directory / "tick"
+        tick.unlink(missing_ok=True)
+        eventually(tick.exists, "the timer ticks on")
+    assert pod.get("/anything").status == 200
 
 
 def test_boots_that_fail_one_after_the_other_are_no_progress(
