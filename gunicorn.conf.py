@@ -31,10 +31,10 @@ timeout = 30
 graceful_timeout = 30
 keepalive = 75  # longer than nginx keeps an idle upstream connection (60), or requests are lost
 control_socket_disable = True  # two masters of one user would take each other's
-# A web worker that can open nothing more ends, and all its requests with it. A quarter of what it
-# may have open is for everything but clients.
+# A web worker that can open nothing more ends, and all its requests with it. Of what it may have
+# open an eighth is for connections that are being closed, a quarter for everything but clients.
 open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-worker_connections = min(1000, open_files * 3 // 4) if open_files > 0 else 1000
+worker_connections = min(1000, open_files * 5 // 8) if open_files > 0 else 1000
 raw_env = [f"PROMETHEUS_MULTIPROC_DIR={SETTINGS.metrics_directory}"]
 logger_class = AccessLog
 logconfig_dict = configure(SETTINGS.log_level)

@@ -363,7 +363,7 @@ class Settings(BaseSettings):
     health_liveness_stall_seconds: Seconds = _var(
         60, "time without progress after which a worker is stuck"
     )
-    health_boot_seconds: Seconds = _var(60, "time a worker may take to boot")
+    health_boot_seconds: Seconds = _var(60, "time a worker may take to boot, before it is replaced")
 
     # -- Events
     health_runbook_url: Annotated[str, AfterValidator(_http_url)] | None = _var(

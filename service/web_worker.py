@@ -22,7 +22,6 @@ import selectors
 import socket
 import struct
 import time
-from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
@@ -100,7 +99,8 @@ class _Threads(ThreadWorker):
     poller: Any
 
     def init_process(self) -> None:
-        self._lingering: deque[tuple[float, socket.socket]] = deque()
+        self._lingering: dict[socket.socket, float] = {}  # until when, the oldest first
+        self._most_lingering = self.worker_connections // 5  # see gunicorn.conf.py
         super().init_process()
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's signature
@@ -124,7 +124,9 @@ class _Threads(ThreadWorker):
                 sock.shutdown(socket.SHUT_WR)
                 sock.settimeout(0)
                 self.poller.register(sock, selectors.EVENT_READ, self._discard)
-                self._lingering.append((time.monotonic() + LINGER_SECONDS, sock))
+                if len(self._lingering) >= self._most_lingering:
+                    self._end(next(iter(self._lingering)))
+                self._lingering[sock] = time.monotonic() + LINGER_SECONDS
                 return
         except (OSError, ValueError, KeyError):
             pass  # the client is gone
@@ -140,6 +142,7 @@ class _Threads(ThreadWorker):
             self._end(sock)
 
     def _end(self, sock: socket.socket) -> None:
+        self._lingering.pop(sock, None)
         with suppress(KeyError, ValueError):
             self.poller.unregister(sock)
         sock.close()
@@ -147,8 +150,11 @@ class _Threads(ThreadWorker):
     def murder_keepalived(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's
         super().murder_keepalived(force)
         now = time.monotonic()
-        while self._lingering and (force or self._lingering[0][0] <= now):
-            self._end(self._lingering.popleft()[1])
+        while self._lingering:
+            oldest, end = next(iter(self._lingering.items()))
+            if end > now and not force:
+                break
+            self._end(oldest)
 
 
 def _leave(worker: Any) -> None:
