@@ -59,11 +59,8 @@ def tasks() -> Mapping[StartupTask, Callable[..., object]]:
 
 
 def without_retries() -> Mapping[StartupTask, Callable[..., object]]:
-    """Two that are tried once: for the release, and then for each pod."""
-    return {
-        StartupTask("migrate", timeout=120, retries=0): migrate,
-        StartupTask("warm", once="pod", timeout=120, retries=0): warm,
-    }
+    """One that is tried once."""
+    return {StartupTask("migrate", timeout=120, retries=0): migrate}
 
 
 def fail(connection: Connection) -> None:
