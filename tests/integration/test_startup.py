@@ -559,7 +559,7 @@ def test_a_silent_name_server_lengthens_no_time_limit(
         redis.admin.client_kill_filter(_type="normal", skipme=True)
         eventually(lambda: len(redis.admin.client_list()) == 1, "the connection is closed")
         monkeypatch.setattr(election, "LEASE_SECONDS", 0.03)  # now it is time to renew it
-        eventually(lambda: names.asked == 2, "it asks for it again")
+        eventually(lambda: names.asked >= 2, "it asks for it again")
         ahead[0] = 60.0
         gate.wait(60)
 
