@@ -579,7 +579,7 @@ def test_a_call_left_behind_takes_no_lease(
     for _ in range(election.MAX_LOST + 2):
         with pytest.raises(Unavailable):
             fleet_lease.acquire()
-    assert names.asked == election.MAX_LOST
+    assert 0 < names.asked <= election.MAX_LOST, "one that is slow is left behind before it asks"
     names.speaks.set()
     eventually(lambda: not calls_under_way(), "they come back")
     assert redis.admin.keys() == []
