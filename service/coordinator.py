@@ -439,16 +439,10 @@ def _body(states: Mapping[str, CheckState], at: float) -> tuple[bytes, set[str]]
             return body, cut
         if detailed:
             name = detailed.pop()
-            kept[name] = _without_details(kept[name])
+            kept[name] = kept[name].bare()
         else:
             name, _ = kept.popitem()
         cut.add(name)
-
-
-def _without_details(state: CheckState) -> CheckState:
-    if state.run is None:
-        return state
-    return replace(state, run=replace(state.run, result=replace(state.run.result, details={})))
 
 
 def _moved(state: CheckState, shift: float) -> CheckState | None:

@@ -551,13 +551,11 @@ class Monitor:
     def _body(self, snapshot: Snapshot) -> bytes:
         """A snapshot as bytes: if need be, the verdicts without what explains them."""
         body = self._encode(snapshot)
-        fits = len(body) <= BODY_BYTES
-        if fits is self._cut:
-            self._cut = not fits
-            if not fits:
-                log.warning("details and history of checks left out", bytes=len(body))
-        if fits:
+        before, self._cut = self._cut, len(body) > BODY_BYTES
+        if not self._cut:
             return body
+        if not before:
+            log.warning("details and history of checks left out", bytes=len(body))
         return self._encode(replace(snapshot, states=_bare(snapshot.states)))
 
     def _report_pod(self, snapshot: Snapshot, now: float) -> None:
@@ -603,12 +601,10 @@ def _bare(states: Mapping[str, CheckState]) -> dict[str, CheckState]:
 
     Of the documented checks the details are few, and have a documented place in the answers.
     """
-
-    def bare(state: CheckState) -> CheckState:
-        run = state.run and replace(state.run, result=replace(state.run.result, details={}))
-        return replace(state, run=run, history=History())
-
-    return {name: state if name in CHECKS else bare(state) for name, state in states.items()}
+    return {
+        name: state if name in CHECKS else replace(state.bare(), history=History())
+        for name, state in states.items()
+    }
 
 
 def _lasted(event: Event | None) -> dict[str, Any]:

@@ -110,6 +110,12 @@ class CheckState:
             since_at=self.run.finished_at + self.check.expiry,
         )
 
+    def bare(self) -> "CheckState":
+        """The same without what its newest run measured, for where there is no room for it."""
+        if self.run is None:
+            return self
+        return replace(self, run=replace(self.run, result=replace(self.run.result, details={})))
+
     def observe(self, run: Run) -> "CheckState":
         """The state after one more run."""
         unhealthy = run.result.status is Status.UNHEALTHY
