@@ -163,11 +163,8 @@ def test_a_broken_deploy_does_not_take_the_old_workers(
     make_pod: Callable[..., Pod], tmp_path: Path, mood: str
 ) -> None:
     file = tmp_path / "mood"
-    pod = make_pod(
-        APP_MODULE="tests.process.apps:app",
-        APP_MOOD_FILE=str(file),
-        HEALTH_BOOT_SECONDS="10",  # what hangs is refused then, and what does not hang is not
-    ).start()
+    # What hangs is refused then, and what does not hang is not.
+    pod = make_pod(**_of_mood(file, "10")).start()
     old = {worker.pid for worker in pod.workers()}
     file.write_text(mood)
     os.kill(pod.pid, signal.SIGHUP)
@@ -184,13 +181,20 @@ def test_a_broken_deploy_does_not_take_the_old_workers(
     pod.wait_for(200, READINESS)
 
 
+def _of_mood(file: Path, boot_seconds: str) -> dict[str, str]:
+    """An application whose import does what is in a file, if there is one."""
+    return {
+        "APP_MODULE": "tests.process.apps:app",
+        "APP_MOOD_FILE": str(file),
+        "HEALTH_BOOT_SECONDS": boot_seconds,
+    }
+
+
 def test_a_trial_import_holds_no_port_and_ends_with_its_pod(
     make_pod: Callable[..., Pod], tmp_path: Path
 ) -> None:
     file = tmp_path / "mood"
-    pod = make_pod(
-        APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="3000"
-    ).start()
+    pod = make_pod(**_of_mood(file, "3000")).start()
     file.write_text("deaf")
     os.kill(pod.pid, signal.SIGHUP)
     eventually(lambda: len(_trials(pod)) == 2, "one imports, and one waits for it")
@@ -216,9 +220,7 @@ def test_an_import_that_hangs_at_the_first_start_is_no_progress(
 ) -> None:
     file = tmp_path / "mood"
     file.write_text(mood)
-    pod = make_pod(
-        APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="15"
-    ).launch()
+    pod = make_pod(**_of_mood(file, "15")).launch()
     eventually(lambda: pod.status(LIVENESS, health=True) == 200, "alive while it boots")
     assert pod.get("/api/system/health/startup", health=True).status == 503
     eventually(lambda: pod.status(LIVENESS, health=True) == 503, "not alive once it is too late")
@@ -233,9 +235,7 @@ def test_an_import_that_hangs_does_not_outlive_the_master(
 ) -> None:
     file = tmp_path / "mood"
     file.write_text("deaf")
-    pod = make_pod(
-        APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="15"
-    ).launch()
+    pod = make_pod(**_of_mood(file, "15")).launch()
     eventually(lambda: pod.status(LIVENESS, health=True) == 200, "it is up")
     workers = eventually(pod.workers, "web workers")
     os.kill(pod.pid, signal.SIGKILL)
@@ -260,9 +260,7 @@ def test_boots_that_fail_one_after_the_other_are_no_progress(
     make_pod: Callable[..., Pod], tmp_path: Path
 ) -> None:
     file = tmp_path / "mood"
-    pod = make_pod(
-        APP_MODULE="tests.process.apps:app", APP_MOOD_FILE=str(file), HEALTH_BOOT_SECONDS="15"
-    ).start()
+    pod = make_pod(**_of_mood(file, "15")).start()
     file.write_text("broken")
     for worker in pod.workers():
         os.kill(worker.pid, signal.SIGKILL)
